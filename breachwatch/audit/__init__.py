@@ -1,0 +1,1 @@
+"""The transparency log: append, sign, prove, verify, export."""

@@ -1,0 +1,1 @@
+"""Commands: translate, call app, render. No decisions."""

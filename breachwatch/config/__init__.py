@@ -1,0 +1,1 @@
+"""Settings: TOML file, BREACHWATCH_* environment and secret files, frozen after loading."""

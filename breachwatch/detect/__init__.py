@@ -1,0 +1,1 @@
+"""Sigma: load, evaluate, correlate; Event to Match."""

@@ -1,0 +1,1 @@
+"""Telemetry to Elasticsearch: frames, spool, shipper, indices."""

@@ -1,0 +1,1 @@
+"""Grouping, lifecycle and severity: Match to Incident."""

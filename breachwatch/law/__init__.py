@@ -1,0 +1,1 @@
+"""Regimes: incident facts to duties with due times."""

@@ -1,0 +1,48 @@
+"""The nouns of BreachWatch as frozen values. No behaviour that needs a file, a clock or a network."""
+
+from breachwatch.model.audit import Entry
+from breachwatch.model.event import Event, FieldValue, LogSource
+from breachwatch.model.incident import Incident, IncidentState, Severity, StateChange
+from breachwatch.model.match import Level, Match, RuleRef, Window
+from breachwatch.model.notice import (
+    Accepted,
+    Campaign,
+    CampaignKind,
+    CampaignState,
+    Channel,
+    Delivery,
+    DeliveryState,
+    Person,
+)
+from breachwatch.model.signal import Signal, SignalKind
+from breachwatch.model.source import Checkpoint, FileChange, FileRecord, Gap, RawLine
+
+__all__ = [
+    "Accepted",
+    "Campaign",
+    "CampaignKind",
+    "CampaignState",
+    "Channel",
+    "Checkpoint",
+    "Delivery",
+    "DeliveryState",
+    "Entry",
+    "Event",
+    "FieldValue",
+    "FileChange",
+    "FileRecord",
+    "Gap",
+    "Incident",
+    "IncidentState",
+    "Level",
+    "LogSource",
+    "Match",
+    "Person",
+    "RawLine",
+    "RuleRef",
+    "Severity",
+    "Signal",
+    "SignalKind",
+    "StateChange",
+    "Window",
+]

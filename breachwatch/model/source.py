@@ -1,0 +1,94 @@
+"""What watchers see: raw lines, file changes, and gaps where something could not be seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawLine:
+    """One line of a source, without its line end, never decoded.
+
+    `offset` is the byte offset of its first byte in the (unpacked) file of this `generation`; for the journal the
+    ordinal is meaningless (0) and `cursor` identifies the record.
+    """
+
+    source: str
+    """Path of the file, or `journal`."""
+    data: bytes
+    offset: int = 0
+    generation: str = ""
+    """Content-derived name of the file's present life (hex); the same bytes in a rotated copy have the same one."""
+    length_bytes: int = 0
+    """Full length of the line in the source, line end not counted; more than `len(data)` if the line was cut."""
+    is_partial: bool = False
+    """The line never got its line end (end of a rotated file)."""
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Something was, or may have been, missed: never silent, always a record."""
+
+    source: str
+    reason: str
+    """One of a closed set, snake_case: truncated, rewritten, vanished, unreadable, line_cut, nul_run, overflow, ..."""
+    at_utc: datetime
+    lost_bytes: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """How far a source was read, and how to recognise it again."""
+
+    source: str
+    device: int = 0
+    inode: int = 0
+    offset: int = 0
+    generation: str = ""
+    head_hash: str = ""
+    head_len: int = 0
+    tail: bytes = b""
+    """Up to 64 bytes right before `offset`."""
+    cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileRecord:
+    """What is known of one path: the baseline row of file integrity."""
+
+    path: bytes
+    type: str
+    """file, dir, symlink, fifo, socket, block, char."""
+    mode: int
+    uid: int
+    gid: int
+    nlink: int
+    device: int
+    inode: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    sha256: str = ""
+    link_target: bytes = b""
+    state: str = "ok"
+    """ok, unreadable, unstable (changed while it was hashed)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileChange:
+    """The difference between the baseline and what is there now."""
+
+    path: bytes
+    action: str
+    """created, modified, deleted, attributes, replaced."""
+    before: FileRecord | None
+    after: FileRecord | None
+    changed: tuple[str, ...] = field(default=())
+    """Names of the attributes that differ."""
+    severity: str = "medium"
+    tags: tuple[str, ...] = field(default=())
+    """ATT&CK techniques of the critical path that was touched."""
+    seen_at: datetime

@@ -1,0 +1,1 @@
+"""Audience, templates, campaigns, outbox and channels."""

@@ -1,0 +1,1 @@
+"""Bytes to events in ECS names; one module per log format."""

@@ -1,0 +1,1 @@
+"""Schema, lint and plan: Incident to Action (data, not effects)."""

@@ -1,0 +1,62 @@
+"""The hub's state: one transaction carries the change, the outbox rows and the audit entries that belong together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine
+
+from breachwatch.model import Entry
+from breachwatch.ports import Auditor
+from breachwatch.store.audit import SqlAuditTiles
+from breachwatch.store.database import store_errors
+from breachwatch.store.incidents import IncidentTable
+from breachwatch.store.outbox import OutboxTable
+from breachwatch.store.steps import StepTable
+
+
+class HubTransaction:
+    """What can be read and changed in one atomic unit. Audit entries are appended once, right before commit."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+        self.incidents = IncidentTable(connection)
+        self.steps = StepTable(connection)
+        self.outbox = OutboxTable(connection)
+        self.audit_tiles = SqlAuditTiles(connection)
+        self._entries: list[Entry] = []
+
+    def audit(self, *entries: Entry) -> None:
+        """Add entries to the trail; they become durable with this transaction or not at all."""
+        self._entries.extend(entries)
+
+    def pending_entries(self) -> list[Entry]:
+        """Entries added so far."""
+        return self._entries
+
+
+class HubStore:
+    """Incidents, playbook steps, outbox and audit trail in one database."""
+
+    def __init__(self, engine: Engine, auditor: Auditor) -> None:
+        self._engine = engine
+        self._auditor = auditor
+
+    @contextmanager
+    def transaction(self) -> Iterator[HubTransaction]:
+        """Begin (one writer at a time), yield, append the audit entries, commit; roll back on any error.
+
+        Raises: StoreError, AuditError.
+        """
+        with store_errors("the hub's database"), self._engine.begin() as connection:
+            transaction = HubTransaction(connection)
+            yield transaction
+            if entries := transaction.pending_entries():
+                self._auditor.append(transaction.audit_tiles, entries)
+
+    @contextmanager
+    def reading(self) -> Iterator[HubTransaction]:
+        """A consistent view without the writer's lock. Raises: StoreError."""
+        with store_errors("the hub's database"), self._engine.connect() as plain:
+            yield HubTransaction(plain.execution_options(reads_only=True))

@@ -1,0 +1,1 @@
+"""Sources: files, journal and file integrity give RawLine, FileChange and Gap."""
