@@ -14,7 +14,7 @@ Severity = Level
 
 
 class IncidentState(StrEnum):
-    """design.md section 4: open → acknowledged → confirmed → (contained ∥ notifying) → notified → closed | dismissed."""
+    """design.md section 4: the life from open to closed or dismissed."""
 
     OPEN = "open"
     ACKNOWLEDGED = "acknowledged"

@@ -21,7 +21,7 @@ BUSY_TIMEOUT_MS = 30_000
 
 
 def open_database(url: str) -> Engine:
-    """An engine whose commits are durable (SQLite: WAL, synchronous=FULL) and whose writers queue. Raises: StoreError."""
+    """An engine whose commits are durable (SQLite: WAL, FULL) and whose writers queue. Raises: StoreError."""
     if not url.startswith("sqlite:"):
         return create_engine(url, pool_pre_ping=True)
     memory = ":memory:" in url
