@@ -1,0 +1,106 @@
+"""The spine, read first: what a watcher saw becomes events, matches and signals.
+
+watch -> **parse -> detect -> signals** on the host; hub.py takes the signals from there. `scan` and the agent run the
+very same code, so what a scan finds is what the daemon finds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from hashlib import blake2b
+
+from breachwatch.detect.engine import Detector
+from breachwatch.model import Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
+from breachwatch.parse import ParseContext, Parser, event_from_change, event_from_gap, parser_for
+
+Seen = RawLine | FileChange | Gap
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFormat:
+    """How the lines of one configured source are read."""
+
+    format: str = "auto"
+    tz: tzinfo = UTC
+    year: int | None = None
+    logsource: LogSource | None = None
+    """Overrides what the format implies (`scan --logsource`)."""
+
+
+@dataclass(slots=True)
+class Pipeline:
+    """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines."""
+
+    host: str
+    detector: Detector
+    now: Callable[[], datetime]
+    events: int = 0
+    lines: int = 0
+    _parsers: dict[tuple[str, str], Parser] = field(default_factory=dict)
+
+    def parse(self, seen: Seen, how: SourceFormat) -> Iterable[Event]:
+        """The events of one thing seen; never raises on data."""
+        if isinstance(seen, FileChange):
+            return (event_from_change(seen, host=self.host),)
+        if isinstance(seen, Gap):
+            return (event_from_gap(seen, host=self.host),)
+        self.lines += 1
+        key = (how.format, seen.source)
+        parser = self._parsers.get(key)
+        if parser is None:
+            parser = self._parsers[key] = parser_for(how.format)
+        context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
+        events = parser.parse(seen, context)
+        if how.logsource is None:
+            return events
+        return [_with_logsource(event, how.logsource) for event in events]
+
+    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[tuple[Event, list[Match]]]:
+        """Each event of one thing seen with what it made match."""
+        for event in self.parse(seen, how):
+            self.events += 1
+            yield event, self.detector.feed(event)
+
+    def signals(self, seen: Seen, how: SourceFormat) -> Iterator[Signal]:
+        """What the hub has to hear of one thing seen."""
+        if isinstance(seen, Gap):
+            yield gap_signal(seen, self.host)
+        for _event, matches in self.matches(seen, how):
+            for match in matches:
+                yield Signal(id=match.id, kind=SignalKind.MATCH, at_utc=match.event.at_utc, host=self.host, match=match)
+
+
+def gap_signal(gap: Gap, host: str) -> Signal:
+    """A gap record on its way to the audit trail."""
+    identity = f"{host}\0{gap.source}\0{gap.reason}\0{gap.at_utc.isoformat()}\0{gap.lost_bytes}\0{gap.detail}"
+    return Signal(id="gap-" + _digest(identity), kind=SignalKind.GAP, at_utc=gap.at_utc, host=host, gap=gap)
+
+
+def daemon_signal(action: str, detail: str, *, host: str, at_utc: datetime) -> Signal:
+    """Something the daemon itself did or suffered, on its way to the audit trail."""
+    identity = f"{host}\0{action}\0{detail}\0{at_utc.isoformat()}"
+    return Signal(
+        id="daemon-" + _digest(identity), kind=SignalKind.DAEMON, at_utc=at_utc, host=host, action=action, detail=detail
+    )
+
+
+def heartbeat_signal(*, host: str, at_utc: datetime, detail: str = "") -> Signal:
+    """A sign of life."""
+    return Signal(
+        id="beat-" + _digest(f"{host}\0{at_utc.isoformat()}"),
+        kind=SignalKind.HEARTBEAT,
+        at_utc=at_utc,
+        host=host,
+        action="heartbeat",
+        detail=detail,
+    )
+
+
+def _digest(identity: str) -> str:
+    return blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
+
+
+def _with_logsource(event: Event, logsource: LogSource) -> Event:
+    return Event(id=event.id, at_utc=event.at_utc, logsource=logsource, fields=event.fields, raw=event.raw)

@@ -1,0 +1,231 @@
+"""`breachwatch scan`: the agent's pipeline over files, archives and standard input, in log time."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, tzinfo
+from pathlib import Path
+from typing import BinaryIO
+
+from breachwatch.app.clock import SystemClock
+from breachwatch.app.pipeline import Pipeline, SourceFormat
+from breachwatch.detect.engine import Detector
+from breachwatch.detect.load import RuleSet
+from breachwatch.errors import WatchError
+from breachwatch.incident.grouping import IncidentBook
+from breachwatch.model import Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.watch.archive import read_lines
+
+JsonObject = dict[str, object]
+
+_ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.gz)?$")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScanOptions:
+    """What the command line says about the input."""
+
+    format: str = "auto"
+    host: str = "localhost"
+    tz: tzinfo = UTC
+    year: int | None = None
+    logsource: LogSource | None = None
+    any_logsource: bool = False
+    with_events: bool = False
+    max_line_bytes: int = 65_536
+
+
+@dataclass(slots=True)
+class ScanTotals:
+    """What a scan counted."""
+
+    files: int = 0
+    lines: int = 0
+    bytes: int = 0
+    events: int = 0
+    matches: int = 0
+    gaps: int = 0
+    incidents: int = 0
+    seconds: float = 0.0
+    cpu_seconds: float = 0.0
+
+
+@dataclass(slots=True)
+class Scan:
+    """One run over many inputs. Yields plain JSON objects with a `kind` (design.md section 6)."""
+
+    rules: RuleSet
+    options: ScanOptions
+    totals: ScanTotals = field(default_factory=ScanTotals)
+    _book: IncidentBook = field(default_factory=IncidentBook)
+
+    def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[JsonObject]:
+        """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
+        started, cpu = time.perf_counter(), time.process_time()
+        for group in rotation_groups(expand(inputs)):
+            detector = Detector(self.rules, any_logsource=self.options.any_logsource)
+            for item in group:
+                yield from self._scan_one(item, detector)
+        for incident in self._book.incidents():
+            self.totals.incidents += 1
+            yield incident_object(incident)
+        self.totals.seconds = time.perf_counter() - started
+        self.totals.cpu_seconds = time.process_time() - cpu
+        yield self._summary()
+
+    def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[JsonObject]:
+        options = self.options
+        pipeline = Pipeline(host=options.host, detector=detector, now=_reference(item))
+        how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
+        self.totals.files += 1
+        for seen in read_lines(item, max_line_bytes=options.max_line_bytes):
+            if isinstance(seen, Gap):
+                self.totals.gaps += 1
+                yield gap_object(seen)
+            else:
+                self.totals.lines += 1
+                self.totals.bytes += seen.length_bytes or len(seen.data)
+            yield from self._detect(pipeline, seen, how)
+
+    def _detect(self, pipeline: Pipeline, seen: RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
+        for event, matches in pipeline.matches(seen, how):
+            self.totals.events += 1
+            if self.options.with_events:
+                yield {"kind": "event", **event_object(event)}
+            for match in matches:
+                self.totals.matches += 1
+                self._book.add(match)
+                yield match_object(match)
+
+    def _summary(self) -> JsonObject:
+        totals = self.totals
+        return {
+            "kind": "summary",
+            "files": totals.files,
+            "lines": totals.lines,
+            "bytes": totals.bytes,
+            "events": totals.events,
+            "matches": totals.matches,
+            "incidents": totals.incidents,
+            "gaps": totals.gaps,
+            "rules": len(self.rules.rules) + len(self.rules.correlations),
+            "rules_refused": len(self.rules.refused),
+            "seconds": round(totals.seconds, 3),
+        }
+
+
+def expand(inputs: Iterable[Path | BinaryIO]) -> Iterator[Path | BinaryIO]:
+    """Folders become the files below them, in order. Raises: WatchError."""
+    for item in inputs:
+        if not isinstance(item, Path):
+            yield item
+        elif item.is_dir():
+            yield from sorted(file for file in item.rglob("*") if file.is_file() and not file.is_symlink())
+        elif item.exists():
+            yield item
+        else:
+            raise WatchError("no such file or folder", source=str(item), hint="check the path; `-` reads stdin")
+
+
+def rotation_groups(inputs: Iterable[Path | BinaryIO]) -> list[list[Path | BinaryIO]]:
+    """Files of one log, rotated ones included, oldest first: windows may span a rotation, but never two logs."""
+    groups: dict[tuple[object, str], list[tuple[int, Path | BinaryIO]]] = {}
+    for item in inputs:
+        if not isinstance(item, Path):
+            groups.setdefault((item, ""), []).append((0, item))
+            continue
+        named = _ROTATED.match(item.name)
+        base, number = (named["base"], named["n"]) if named else (item.name, None)
+        groups.setdefault((item.parent, base), []).append((_age_rank(number), item))
+    return [[item for _, item in sorted(group, key=lambda pair: pair[0])] for group in groups.values()]
+
+
+def _age_rank(number: str | None) -> int:
+    """Ascending is older first: auth.log.2 before auth.log.1 before auth.log; log-20260101 before log-20260102."""
+    if number is None:
+        return 10**12
+    return int(number) if len(number) == len("20260101") else -int(number)
+
+
+def _reference(item: Path | BinaryIO) -> Callable[[], datetime]:
+    """The newest instant a line of this input can have: a file's last change, or now."""
+    if not isinstance(item, Path):
+        return SystemClock().now
+    changed = datetime.fromtimestamp(item.stat().st_mtime, UTC)
+    return lambda: changed
+
+
+def iso(moment: datetime) -> str:
+    """RFC 3339 in UTC with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
+def plain(value: FieldValue) -> object:
+    """Field values as JSON-ready lists and dictionaries."""
+    if isinstance(value, str | int | float | bool) or value is None:
+        return value
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    assert not isinstance(value, str)
+    return {key: plain(item) for key, item in value.items()} if hasattr(value, "items") else list(value)
+
+
+def event_object(event: Event) -> JsonObject:
+    """An event in flat ECS names."""
+    fields = {name: plain(value) for name, value in event.fields.items()}
+    return {"@timestamp": iso(event.at_utc), **fields} if "@timestamp" not in fields else fields
+
+
+def match_object(match: Match) -> JsonObject:
+    """The `match` line of the contract."""
+    found: JsonObject = {
+        "kind": "match",
+        "id": match.id,
+        "rule.id": match.rule.id,
+        "rule.title": match.rule.title,
+        "rule.level": str(match.rule.level),
+        "rule.author": match.rule.author,
+        "tags": list(match.rule.tags),
+        "event": event_object(match.event),
+    }
+    if match.window is not None:
+        window = match.window
+        found["group"] = dict(match.group)
+        found["window"] = {"first": iso(window.first), "last": iso(window.last), "count": window.count}
+    return found
+
+
+def incident_object(incident: Incident) -> JsonObject:
+    """The `incident` line of the contract."""
+    entities = {name: list(incident.entities.get(name, ())) for name in ENTITY_FIELDS}
+    return {
+        "kind": "incident",
+        "id": incident.id,
+        "title": incident.title,
+        "severity": str(incident.severity),
+        "state": str(incident.state),
+        "first_seen": iso(incident.first_seen),
+        "last_seen": iso(incident.last_seen),
+        "count": incident.count,
+        "rules": list(incident.rules),
+        "entities": entities,
+    }
+
+
+ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
+"""What an incident says it is about, always all four."""
+
+
+def gap_object(gap: Gap) -> JsonObject:
+    """The `gap` line of the contract: something could not be seen."""
+    return {
+        "kind": "gap",
+        "source": gap.source,
+        "reason": gap.reason,
+        "at": iso(gap.at_utc),
+        "lost_bytes": gap.lost_bytes,
+        "detail": gap.detail,
+    }
