@@ -1,6 +1,7 @@
 """The nouns of BreachWatch as frozen values. No behaviour that needs a file, a clock or a network."""
 
 from breachwatch.model.audit import Entry
+from breachwatch.model.duty import Duty
 from breachwatch.model.event import Event, FieldValue, LogSource
 from breachwatch.model.incident import Incident, IncidentState, Severity, StateChange
 from breachwatch.model.match import Level, Match, RuleRef, Window
@@ -16,9 +17,11 @@ from breachwatch.model.notice import (
 )
 from breachwatch.model.signal import Signal, SignalKind
 from breachwatch.model.source import Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model.step import Approval, StepRun, StepState, StepValue
 
 __all__ = [
     "Accepted",
+    "Approval",
     "Campaign",
     "CampaignKind",
     "CampaignState",
@@ -26,6 +29,7 @@ __all__ = [
     "Checkpoint",
     "Delivery",
     "DeliveryState",
+    "Duty",
     "Entry",
     "Event",
     "FieldValue",
@@ -44,5 +48,8 @@ __all__ = [
     "Signal",
     "SignalKind",
     "StateChange",
+    "StepRun",
+    "StepState",
+    "StepValue",
     "Window",
 ]

@@ -52,6 +52,8 @@ class Incident:
     contained_at: datetime | None = None
     notified_at: datetime | None = None
     closed_at: datetime | None = None
+    reopened: int = 0
+    """How often it went back to open: each time the escalation starts anew."""
     revision: int = 0
 
 
