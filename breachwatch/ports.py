@@ -6,11 +6,10 @@ Storage ports are implemented by `breachwatch.store`; `app` hands them to the st
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
-from breachwatch.model import Checkpoint, Entry, FileRecord, Signal
+from breachwatch.model import Checkpoint, Entry, FileRecord, Person, Signal
 
 
 class Clock(Protocol):
@@ -70,23 +69,47 @@ class AgentStore(SignalStore, Protocol):
         ...
 
 
-class AuditTiles(Protocol):
-    """Where a transparency log keeps its bytes, inside one open transaction."""
+class Tiles(Protocol):
+    """Hash tiles of a transparency log."""
 
-    def size(self) -> int: ...
     def tile(self, level: int, index: int) -> bytes | None:
         """Concatenated 32-byte hashes, at most 256 of them; None if absent."""
         ...
 
-    def put_tile(self, level: int, index: int, hashes: bytes) -> None: ...
-    def put_entries(self, first: int, entries: Sequence[bytes]) -> None: ...
+
+class WritableTiles(Tiles, Protocol):
+    """Hash tiles that grow."""
+
+    def put_tile(self, level: int, index: int, hashes: bytes) -> None:
+        """Store a tile, replacing its shorter self."""
+        ...
+
+
+class StoredTrail(Tiles, Protocol):
+    """A whole log that can be read: its tiles, entries and latest signed head."""
+
+    def size(self) -> int:
+        """Number of entries."""
+        ...
+
     def entries(self, first: int, last: int) -> Iterator[bytes]:
         """Entry bytes in order, `first <= index < last`."""
         ...
 
-    def put_checkpoint(self, size: int, note: bytes) -> None: ...
     def checkpoint(self) -> bytes | None:
         """The latest signed note."""
+        ...
+
+
+class AuditTiles(StoredTrail, WritableTiles, Protocol):
+    """Where a transparency log keeps its bytes, inside one open transaction."""
+
+    def put_entries(self, first: int, entries: Sequence[bytes]) -> None:
+        """Store entries from index `first` on."""
+        ...
+
+    def put_checkpoint(self, size: int, note: bytes) -> None:
+        """Store the signed head of a tree of `size`."""
         ...
 
 
@@ -96,7 +119,29 @@ class Auditor(Protocol):
     def append(self, tiles: AuditTiles, entries: Sequence[Entry]) -> None: ...
 
 
-class Transactional(Protocol):
-    """A store whose changes and audit entries commit together."""
+class ContactVault(Protocol):
+    """Contacts, encrypted per person; the only place that knows them between audience and channel."""
 
-    def transaction(self) -> AbstractContextManager[object]: ...
+    def put(self, people: Sequence[Person]) -> list[str]:
+        """Store people durably; returns their ids (keyed commitments to `Person.ref`). Raises: StoreError."""
+        ...
+
+    def get(self, person_ids: Sequence[str]) -> Mapping[str, Person]:
+        """Who these ids are; erased ones are missing. Raises: StoreError."""
+        ...
+
+
+class VaultRows(Protocol):
+    """Where a vault keeps its encrypted rows: (person id, wrapped key, sealed contact)."""
+
+    def put_rows(self, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """Insert or replace, durably. Raises: StoreError."""
+        ...
+
+    def get_rows(self, person_ids: Sequence[str]) -> list[tuple[str, bytes, bytes]]:
+        """Rows that exist, in any order. Raises: StoreError."""
+        ...
+
+    def erase_row(self, person_id: str) -> bool:
+        """Destroy one row so that no byte of it stays in the file. Raises: StoreError."""
+        ...

@@ -1,0 +1,72 @@
+"""The vault's rows in a SQLite file of their own; `secure_delete` so that erased keys leave no bytes behind."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from breachwatch.errors import StoreError
+
+LOOKUP = 500
+"""Ids per query, below SQLite's variable limit."""
+
+
+class SqliteVaultRows:
+    """`ports.VaultRows` on one file."""
+
+    def __init__(self, path: Path) -> None:
+        self._lock = threading.Lock()
+        with _errors(path):
+            path.touch(mode=0o600, exist_ok=True)
+            self._path = path
+            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            for pragma in ("secure_delete=ON", "journal_mode=WAL", "synchronous=FULL"):
+                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection.execute(
+                "CREATE TABLE IF NOT EXISTS person"
+                " (person_id TEXT PRIMARY KEY, wrapped_key BLOB NOT NULL, sealed BLOB NOT NULL) WITHOUT ROWID"
+            )
+
+    def put_rows(self, rows: Sequence[tuple[str, bytes, bytes]]) -> None:
+        """Insert or replace, durable on return. Raises: StoreError."""
+        with self._lock, _errors(self._path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                self._connection.executemany("INSERT OR REPLACE INTO person VALUES (?, ?, ?)", rows)
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    def get_rows(self, person_ids: Sequence[str]) -> list[tuple[str, bytes, bytes]]:
+        """Rows that exist. Raises: StoreError."""
+        found: list[tuple[str, bytes, bytes]] = []
+        with self._lock, _errors(self._path):
+            for start in range(0, len(person_ids), LOOKUP):
+                part = person_ids[start : start + LOOKUP]
+                marks = ",".join("?" * len(part))
+                query = f"SELECT person_id, wrapped_key, sealed FROM person WHERE person_id IN ({marks})"  # noqa: S608
+                found.extend(self._connection.execute(query, part))
+        return found
+
+    def erase_row(self, person_id: str) -> bool:
+        """Delete one row and rewrite the write-ahead log, so that no byte of the key stays. Raises: StoreError."""
+        with self._lock, _errors(self._path):
+            erased = self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,)).rowcount > 0
+            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        return erased
+
+    def close(self) -> None:
+        """Release the file."""
+        self._connection.close()
+
+
+@contextmanager
+def _errors(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (sqlite3.Error, OSError) as error:
+        raise StoreError(f"the contact vault: {error}", source=str(path)) from error
