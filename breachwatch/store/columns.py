@@ -1,0 +1,95 @@
+"""Column types and statements that mean the same on SQLite and PostgreSQL."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, Connection, Dialect, Table, Text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.types import TypeDecorator
+
+from breachwatch.errors import StoreError
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class UtcMicros(TypeDecorator[datetime]):
+    """An aware instant as whole microseconds since 1970: exact, ordered, the same in both databases."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> int | None:
+        """To the database. Raises: StoreError for a time without a zone."""
+        del dialect
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise StoreError("a time without a zone cannot be stored", hint="this is a defect: report it")
+        return (value - _EPOCH) // _MICROSECOND
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
+        """From the database, in UTC."""
+        del dialect
+        return None if value is None else _EPOCH + timedelta(microseconds=value)
+
+
+class Json(TypeDecorator[Any]):
+    """A JSON value as ASCII text: NUL and lone surrogates stay escaped, which both databases accept."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Dialect) -> str | None:
+        """To the database."""
+        del dialect
+        return None if value is None else json.dumps(value, separators=(",", ":"))
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> Any:
+        """From the database. Raises: StoreError when the stored text is no JSON."""
+        del dialect
+        if value is None:
+            return None
+        try:
+            return json.loads(value)
+        except ValueError as error:
+            raise StoreError("a stored row is damaged: no JSON", hint="check the disk; restore a backup") from error
+
+
+class HostileText(TypeDecorator[str]):
+    """Text that may hold what a database refuses: NUL and lone surrogates are stored as visible escapes."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:
+        """To the database."""
+        del dialect
+        if value is None:
+            return None
+        return value.replace("\0", "\\x00").encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def insert_ignoring(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
+    """Insert a row unless its key is there; returns whether it was new."""
+    statement = _insert(connection, table).values(**values)
+    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+
+
+def insert_or_update(
+    connection: Connection, table: Table, values: Mapping[str, Any], *, key: Sequence[str], update: Sequence[str]
+) -> None:
+    """Insert a row, or give the columns `update` their new values where the row with this key is there."""
+    statement = _insert(connection, table).values(**values)
+    new = {name: statement.excluded[name] for name in update}
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=new))
+
+
+def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)
