@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import TYPE_CHECKING, Any
 
-FieldValue = str | int | float | bool | None | Sequence["FieldValue"] | Mapping[str, "FieldValue"]
+if TYPE_CHECKING:
+    FieldValue = str | int | float | bool | None | Sequence["FieldValue"] | Mapping[str, "FieldValue"]
+else:
+    FieldValue = Any  # the codecs need a type that is not recursive
 """What a field may hold. Nested mappings and lists only come from JSON input."""
 
 
