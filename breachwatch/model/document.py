@@ -1,6 +1,6 @@
 """A YAML document as plain values, with the line of every node; bounded, so that no file can hurt its reader.
 
-Stricter than YAML: one document, no anchors or aliases (no bombs), no tags, no duplicate keys, texts as keys; the scalars
+Stricter than YAML: one document, no anchors or aliases (no bombs), no tags, no duplicate keys, texts as keys. Scalars
 are those of YAML 1.2: `no`, `012` and `2026-01-01` are text.
 """
 
@@ -140,19 +140,19 @@ class _Builder:
         if event.value in top.value:
             raise self._refused(event, f"duplicate key {event.value[:60]!r}", "keep one of them")
         top.key = event.value
-        self.lines[(*top.path, event.value)] = event.start_mark.line + 1
+        self.lines[(*top.path, event.value)] = _line(event)
         return True
 
     def _place(self, event: yaml.NodeEvent, value: YamlValue) -> tuple[str | int, ...]:
         if not self._stack:
             self.root = value
-            self.lines[()] = event.start_mark.line + 1
+            self.lines[()] = _line(event)
             return ()
         top = self._stack[-1]
         if isinstance(top.value, list):
             path = (*top.path, len(top.value))
             top.value.append(value)
-            self.lines[path] = event.start_mark.line + 1
+            self.lines[path] = _line(event)
             return path
         if top.key is None:
             raise self._refused(event, "a list or mapping as a key", "use a plain word as the key")
@@ -162,7 +162,11 @@ class _Builder:
         return path
 
     def _refused(self, event: yaml.Event, what: str, hint: str) -> DocumentError:
-        return DocumentError(what, source=f"{self.source}:{event.start_mark.line + 1}", hint=hint)
+        return DocumentError(what, source=f"{self.source}:{_line(event)}", hint=hint)
+
+
+def _line(event: yaml.Event) -> int:
+    return event.start_mark.line + 1 if event.start_mark else 1
 
 
 def _scalar(event: yaml.ScalarEvent) -> YamlValue:
