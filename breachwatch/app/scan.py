@@ -81,7 +81,7 @@ class Scan:
         pipeline = Pipeline(host=options.host, detector=detector, now=_reference(item))
         how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
         self.totals.files += 1
-        for seen in read_lines(item, max_line_bytes=options.max_line_bytes):
+        for seen in read_lines(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
             if isinstance(seen, Gap):
                 self.totals.gaps += 1
                 yield gap_object(seen)

@@ -139,5 +139,5 @@ def verify_export(folder: Path, verifier: Verifier, *, known: bytes | None = Non
     expected |= {_tile_path("entries", index, width) for index, width in _widths(report.size)}
     found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     if found - expected:
-        raise VerificationError(f"the export holds a file that does not belong to it: {sorted(found - expected)[0]}")
+        raise VerificationError(f"the export holds a file that does not belong to it: {min(found - expected)}")
     return report

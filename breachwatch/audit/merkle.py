@@ -63,10 +63,10 @@ def verify_inclusion(*, index: int, size: int, leaf: bytes, proof: Sequence[byte
         raise VerificationError("the entry is not in the tree: the computed root differs from the signed one")
 
 
-def verify_consistency(
+def verify_consistency(  # noqa: C901, PLR0912  # the algorithm of RFC 9162 2.1.4.2, kept in one piece to be compared
     *, old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
 ) -> None:
-    """Pass if the old tree is the beginning of the new one. Raises: VerificationError (always for an empty old tree)."""
+    """Pass if the old tree is the beginning of the new one. Raises: VerificationError (also for an empty old tree)."""
     if not 0 < old_size <= new_size:
         raise VerificationError(f"no consistency can be shown from size {old_size} to size {new_size}")
     if old_size == new_size:

@@ -1,0 +1,153 @@
+"""The systemd journal by cursor. Source: journalctl(1) `-o json`, `--after-cursor`; systemd.journal-fields(7)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+
+import msgspec
+
+from breachwatch.model import Checkpoint, Gap, RawLine
+from breachwatch.ports import Clock
+from breachwatch.watch.source import Progress
+
+SOURCE = "journal"
+READ_BYTES = 256 * 1024
+MAX_RECORD_BYTES = 4 << 20
+"""A record larger than this is set aside with a gap: memory stays bounded."""
+
+BACK_OFF_S = (1.0, 5.0, 30.0, 60.0)
+"""Waits before `journalctl` is started again after it ended."""
+
+
+class _Cursor(msgspec.Struct):
+    cursor: str = msgspec.field(default="", name="__CURSOR")
+
+
+_cursor_decoder = msgspec.json.Decoder(_Cursor)
+
+
+class Journal:
+    """Records of the journal from a cursor on, read from a `journalctl --follow` child without blocking."""
+
+    name = SOURCE
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint | None,
+        *,
+        clock: Clock,
+        units: Sequence[str] = (),
+        command: Sequence[str] = ("journalctl",),
+        notify: Callable[[], None] | None = None,  # noqa: ARG002  # a native reader will wake the agent here
+    ) -> None:
+        self._cursor = checkpoint.cursor if checkpoint else ""
+        self._stored = self._cursor
+        self._clock = clock
+        self._units = units
+        self._command = command
+        self._child: subprocess.Popen[bytes] | None = None
+        self._buffer = b""
+        self._start_at = 0.0
+        self._failures = 0
+
+    def poll(self, budget_bytes: int) -> Iterator[RawLine | Gap]:
+        """New records; starts the child if none runs and its back-off is over."""
+        if self._child is None:
+            if self._clock.monotonic() < self._start_at:
+                return
+            gap = self._start()
+            if gap is not None:
+                yield gap
+                return
+        left = budget_bytes
+        while left > 0:
+            chunk = self._read()
+            if chunk is None:
+                return
+            if not chunk:
+                yield self._ended()
+                return
+            left -= len(chunk)
+            yield from self._records(chunk)
+
+    def _start(self) -> Gap | None:
+        options = ["--output=json", "--follow", "--no-pager", "--quiet", "--all"]
+        options += [f"--after-cursor={self._cursor}"] if self._cursor else ["--lines=all"]
+        options += [f"--unit={unit}" for unit in self._units]
+        self._buffer = b""
+        try:
+            self._child = subprocess.Popen(
+                [*self._command, *options], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            )
+        except OSError as error:
+            return self._failed(f"journalctl cannot be started: {error.strerror}")
+        assert self._child.stdout is not None
+        os.set_blocking(self._child.stdout.fileno(), False)
+        return None
+
+    def _read(self) -> bytes | None:
+        """Bytes, b"" at the end of the child, None when there is nothing now."""
+        assert self._child is not None
+        assert self._child.stdout is not None
+        try:
+            return os.read(self._child.stdout.fileno(), READ_BYTES)
+        except BlockingIOError:
+            return None
+
+    def _ended(self) -> Gap:
+        self._stop()
+        return self._failed("journalctl ended; it is started again from the last cursor")
+
+    def _failed(self, why: str) -> Gap:
+        self._start_at = self._clock.monotonic() + BACK_OFF_S[min(self._failures, len(BACK_OFF_S) - 1)]
+        self._failures += 1
+        return self._gap("unreadable", why)
+
+    def _records(self, chunk: bytes) -> Iterator[RawLine | Gap]:
+        *records, self._buffer = (self._buffer + chunk).split(b"\n")
+        for record in records:
+            if not record:
+                continue
+            cursor = _cursor_of(record)
+            if not cursor:
+                yield self._gap("unreadable", "a record without a cursor was set aside", len(record))
+                continue
+            self._cursor, self._failures = cursor, 0
+            yield RawLine(source=SOURCE, data=record, length_bytes=len(record), cursor=cursor)
+        if len(self._buffer) > MAX_RECORD_BYTES:
+            lost, self._buffer = len(self._buffer), b""
+            yield self._gap("line_cut", f"a record larger than {MAX_RECORD_BYTES} bytes was set aside", lost)
+
+    def _gap(self, reason: str, detail: str, lost_bytes: int | None = None) -> Gap:
+        return Gap(source=SOURCE, reason=reason, at_utc=self._clock.now(), lost_bytes=lost_bytes, detail=detail)
+
+    def progress(self) -> Progress:
+        """The cursor of the last record yielded."""
+        if self._cursor == self._stored:
+            return Progress()
+        self._stored = self._cursor
+        return Progress(checkpoints=[Checkpoint(source=SOURCE, cursor=self._cursor)])
+
+    def close(self) -> None:
+        """End the child."""
+        self._stop()
+
+    def _stop(self) -> None:
+        child, self._child = self._child, None
+        if child is None:
+            return
+        with contextlib.suppress(ProcessLookupError):
+            child.terminate()
+        assert child.stdout is not None
+        child.stdout.close()
+        child.wait()
+
+
+def _cursor_of(record: bytes) -> str:
+    try:
+        return _cursor_decoder.decode(record).cursor
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError):
+        return ""
