@@ -1,0 +1,111 @@
+"""Finding the format: by what the first lines look like, the path only where they could be several."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime
+
+from breachwatch.model import Event, LogSource, RawLine
+from breachwatch.parse.context import ParseContext, Reader
+from breachwatch.parse.event import unparsable, visible_text
+from breachwatch.parse.journal import JournalParser
+from breachwatch.parse.jsonlines import JsonParser
+from breachwatch.parse.syslog import SyslogParser
+from breachwatch.parse.web import WebParser
+
+SAMPLE_LINES = 50
+"""Enough to outvote a few odd first lines."""
+
+_SYSLOG = re.compile(rb"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} {1,2}\d{1,2} |\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)")
+_SYSLOG_5424 = re.compile(rb"<\d{1,3}>1 (?:\d{4}-|- )")
+_APACHE_ERROR = re.compile(rb"\[[A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? \d{4}\] \[")
+_NGINX_ERROR = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[[a-z]{2,8}\] \d")
+_ACCESS = re.compile(
+    rb'[^"]{1,2048}?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?\] |\[\d\d/[A-Z][a-z]{2}/\d{4}:'
+)
+_BARE = re.compile(rb"[A-Za-z0-9][\w.-]{0,254} [A-Za-z][\w./-]{0,63}\[\d{1,10}\]: ")
+_APACHE_PATH = re.compile(r"apache|httpd", re.IGNORECASE)
+
+
+def detect_format(path: str, sample: Sequence[bytes]) -> str:
+    """The format most lines of the sample have, from FORMATS; `auto` where none is recognised."""
+    votes = Counter(shape for data in sample[:SAMPLE_LINES] if (shape := _shape(data)) != "")
+    if not votes:
+        return "auto"
+    winner = votes.most_common(1)[0][0]
+    return _web_product(path) if winner == "web" else winner
+
+
+def _shape(data: bytes) -> str:
+    """What one line looks like; empty where nothing fits."""
+    head = data[:4096].lstrip()
+    if head.startswith(b"{"):
+        return "journal" if b'"__REALTIME_TIMESTAMP"' in data else "json"
+    if _SYSLOG_5424.match(head):
+        return "syslog5424"
+    if _APACHE_ERROR.match(head):
+        return "apache"
+    if _NGINX_ERROR.match(head):
+        return "nginx"
+    if _SYSLOG.match(head) or _BARE.match(head):
+        return "syslog"
+    return "web" if _ACCESS.match(head) else ""
+
+
+def _web_product(path: str) -> str:
+    """Access logs of both servers look the same: the path decides, and without a hint nginx."""
+    return "apache" if _APACHE_PATH.search(path) else "nginx"
+
+
+class AutoParser:
+    """A file of unknown format: each line is asked of the parser that read the last one, then of the one it looks like."""
+
+    format = "auto"
+
+    def __init__(self) -> None:
+        self._readers: dict[str, Reader] = {}
+        self._current: Reader | None = None
+        self._last_at: datetime | None = None
+
+    def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
+        """The events of the first parser that knows the line."""
+        text = visible_text(line.data)
+        if self._current is not None and not (self._current.format == "json" and self._is_journal(line)):
+            events = self._current.read(text, line, context)
+            if events is not None:
+                self._last_at = events[-1].at_utc
+                return events
+        shape = detect_format(line.source, (line.data,))
+        if shape != "auto":
+            reader = self._reader(shape)
+            events = None if reader is self._current else reader.read(text, line, context)
+            if events is not None:
+                self._current, self._last_at = reader, events[-1].at_utc
+                return events
+        reason = "the format of this line is not known" if text else "empty line"
+        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=LogSource()),)
+
+    @staticmethod
+    def _is_journal(line: RawLine) -> bool:
+        return b'"__REALTIME_TIMESTAMP"' in line.data
+
+    def _reader(self, shape: str) -> Reader:
+        shape = "syslog" if shape == "syslog5424" else shape  # one reader knows both, and the running year
+        reader = self._readers.get(shape)
+        if reader is None:
+            reader = self._readers[shape] = _new_reader(shape)
+        return reader
+
+
+def _new_reader(shape: str) -> Reader:
+    match shape:
+        case "journal":
+            return JournalParser()
+        case "json":
+            return JsonParser()
+        case "nginx" | "apache":
+            return WebParser(shape)
+        case _:
+            return SyslogParser()

@@ -1,0 +1,44 @@
+"""What a parser is given beside the line, and what every parser promises."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, tzinfo
+from typing import Protocol
+
+from breachwatch.model import Event, RawLine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParseContext:
+    """Where a line was read: fills in what the line itself does not say."""
+
+    host: str
+    """Name of the host for lines that name none."""
+    reference_utc: datetime
+    """The newest instant a line without year may have (a day of clock skew is granted)."""
+    tz: tzinfo = UTC
+    """Zone of times that name none."""
+    year: int | None = None
+    """Year of the first line, where lines have none; the parser counts on from there."""
+
+
+class Parser(Protocol):
+    """Turns the lines of one file into events.
+
+    One object per file: it remembers the running year and the last message. `parse` gives at least one event for every
+    line, whatever the bytes, and never raises on data: what it cannot read becomes an event of kind `pipeline_error`.
+    """
+
+    format: str
+
+    def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]: ...
+
+
+class Reader(Parser, Protocol):
+    """A parser that can also say "not mine", so that `auto` may ask the next one."""
+
+    def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
+        """The events of the decoded line, or None where it has another shape."""
+        ...

@@ -1,0 +1,153 @@
+"""JSON records, one a line: they keep their own names, and gain only where they were read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+
+from breachwatch.model import Event, FieldValue, LogSource, RawLine
+from breachwatch.parse.context import ParseContext
+from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, event_id, new_event, unparsable, visible_text
+from breachwatch.parse.timestamp import iso
+
+Fields = dict[str, FieldValue]
+
+MAX_DEPTH = 64
+"""Deeper nesting is refused: whoever walks the record later must not run out of stack."""
+
+TIME_FIELDS = ("@timestamp", "timestamp", "time", "ts", "eventTime", "date")
+"""Where records keep their time, most telling first."""
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_MILLISECONDS_FROM = 10**11
+_MICROSECONDS_FROM = 10**14
+_NANOSECONDS_FROM = 10**17
+"""An epoch this large cannot be in the unit before it until after the year 5000."""
+
+_decoder = msgspec.json.Decoder()
+
+_DATASETS: Mapping[str, LogSource] = {
+    "nginx.access": LogSource("nginx", "webserver", ""),
+    "nginx.error": LogSource("nginx", "webserver", "error"),
+    "apache.access": LogSource("apache", "webserver", ""),
+    "apache.error": LogSource("apache", "webserver", "error"),
+    "system.auth": LogSource("linux", "", "auth"),
+    "system.syslog": LogSource("linux", "", "syslog"),
+}
+"""Datasets whose Sigma log source is not simply `module.service`."""
+
+
+class JsonParser:
+    """One file of JSON records."""
+
+    format = "json"
+
+    def __init__(self) -> None:
+        self._last_at: datetime | None = None
+
+    def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
+        """One event."""
+        text = visible_text(line.data)
+        record = decoded_record(line.data)
+        if isinstance(record, str):
+            source = LogSource()
+            return (unparsable(text, line, context, reason=record, at_utc=self._last_at, logsource=source),)
+        return (self._event(record, text, line, context),)
+
+    def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
+        """The event of the line, or None where it is no JSON object."""
+        record = decoded_record(line.data)
+        return None if isinstance(record, str) else (self._event(record, text, line, context),)
+
+    def _event(self, record: Fields, text: str, line: RawLine, context: ParseContext) -> Event:
+        at_utc = record_time(record, context) or self._last_at or context.reference_utc
+        self._last_at = at_utc
+        fields = record
+        if line.source != JOURNAL_SOURCE:
+            fields["log.file.path"] = line.source
+            fields["log.offset"] = line.offset
+        if flat(record, "host.name") is None and not isinstance(record.get("host"), str):
+            fields["host.name"] = context.host
+        return new_event(event_id(line, context.host), at_utc, logsource_of(record), fields, text)
+
+
+def decoded_record(data: bytes) -> Fields | str:
+    """The object of a line, or why there is none. Of a repeated key the last one counts, as everywhere."""
+    try:
+        record = _decoder.decode(data[:MAX_LINE_BYTES])
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+        return f"no JSON record: {error}"[:256]
+    except RecursionError:
+        return "no JSON record: nested too deeply"
+    if not isinstance(record, dict):
+        return "no JSON record: not an object"
+    if _too_deep(record):
+        return f"no JSON record: nested deeper than {MAX_DEPTH}"
+    return record
+
+
+def _too_deep(record: FieldValue) -> bool:
+    level: list[FieldValue] = [record]
+    for _ in range(MAX_DEPTH):
+        below: list[FieldValue] = []
+        for value in level:
+            if isinstance(value, dict):
+                below.extend(value.values())
+            elif isinstance(value, list):
+                below.extend(value)
+        if not below:
+            return False
+        level = below
+    return True
+
+
+def flat(record: Mapping[str, FieldValue], name: str) -> FieldValue:
+    """A field by its dotted name, written flat or nested."""
+    if name in record:
+        return record[name]
+    value: FieldValue = record
+    for part in name.split("."):
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(part)
+    return value
+
+
+def record_time(record: Mapping[str, FieldValue], context: ParseContext) -> datetime | None:
+    """The instant a record names, from text or epoch; None where it names none that can be."""
+    for name in TIME_FIELDS:
+        value = record.get(name)
+        if isinstance(value, str):
+            moment = iso(value[:64], context.tz)
+        elif isinstance(value, int | float) and not isinstance(value, bool):
+            moment = epoch_time(value)
+        else:
+            continue
+        if moment is not None:
+            return moment
+    return None
+
+
+def epoch_time(value: float) -> datetime | None:
+    """Seconds, milli-, micro- or nanoseconds since 1970; which of them, the size tells."""
+    for start, unit in ((_NANOSECONDS_FROM, 1e9), (_MICROSECONDS_FROM, 1e6), (_MILLISECONDS_FROM, 1e3), (0, 1.0)):
+        if value >= start:
+            try:
+                return _EPOCH + timedelta(seconds=value / unit)
+            except (OverflowError, ValueError):
+                return None
+    return None
+
+
+def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
+    """What the record itself says it is, by `event.dataset`; nothing where it does not."""
+    dataset = flat(record, "event.dataset")
+    if not isinstance(dataset, str) or not dataset:
+        return LogSource()
+    known = _DATASETS.get(dataset)
+    if known is not None:
+        return known
+    product, _, service = dataset[:128].partition(".")
+    return LogSource(product, "", service)

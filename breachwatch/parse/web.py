@@ -1,0 +1,230 @@
+"""Access logs of nginx and Apache: common, combined, vhost_combined and their usual extensions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+from ipaddress import ip_address
+
+from breachwatch.model import Event, FieldValue, LogSource, RawLine
+from breachwatch.parse.address import ip_of, set_source
+from breachwatch.parse.context import ParseContext
+from breachwatch.parse.encoding import fully_decoded, percent_decoded
+from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.timestamp import AccessClock
+from breachwatch.parse.weberror import WebErrorReader
+
+Fields = dict[str, FieldValue]
+
+_QUOTED = r'"([^"\\]*+(?:\\.[^"\\]*+)*+)"'
+_TIME = r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?)\]"
+_RESULT = r" (\d{3}) (\d{1,18}|-)"
+
+_ACCESS = re.compile(rf"(\S+) (\S+) (\S+) {_TIME} {_QUOTED}{_RESULT}(?: {_QUOTED} {_QUOTED})?(.*)", re.DOTALL)
+"""Servers escape quotes inside quotes, so what a client sends cannot end a field."""
+_ACCESS_ANY_PREFIX = re.compile(
+    rf'("?[^"\[]*+"?[^"]*?) ?{_TIME} {_QUOTED}{_RESULT}(?: {_QUOTED} {_QUOTED})?(.*)', re.DOTALL
+)
+_ACCESS_UNESCAPED = re.compile(rf'([^"]*?) ?{_TIME} "(.*)"{_RESULT}(?: "(.*?)" "(.*)")?()', re.DOTALL)
+"""Servers that escape nothing: the request reaches to the last `" status size`."""
+_SSL_REQUEST = re.compile(rf"{_TIME} (\S{{1,256}}) (\S{{1,32}}) (\S{{1,64}}) {_QUOTED} (\d{{1,18}}|-)")
+_PROXY_MANAGER = re.compile(
+    rf"{_TIME} (?:(?:-|[A-Z]{{1,16}}) )?(?:(?:\d{{3}}|-) )?(\d{{3}}) - ([A-Z]{{1,16}}) (https?) (\S{{1,256}}) {_QUOTED} \[Client (\S{{1,64}})\]"
+    rf" \[Length (\d{{1,18}}|-)\] \[Gzip [^\]]{{1,16}}\](?: \[Sent-to [^\]]{{1,256}}\])? {_QUOTED} {_QUOTED}"
+)
+_METHOD = re.compile(r"[A-Z][A-Za-z_-]{0,31}", re.ASCII)
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}://([^/?#]*)([^?#]*)")
+_FORWARDED = re.compile(r'"([^"]{2,512})"')
+
+
+@lru_cache(maxsize=64)
+def _is_method(text: str) -> bool:
+    return _METHOD.fullmatch(text) is not None
+
+
+class WebParser:
+    """One access or error log of nginx or Apache."""
+
+    def __init__(self, product: str) -> None:
+        self.format = product
+        self._access = LogSource(product, "webserver", "")
+        self._errors = WebErrorReader(product)
+        self._clock = AccessClock()
+        self._last_at: datetime | None = None
+
+    def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
+        """One event."""
+        text = visible_text(line.data)
+        events = self.read(text, line, context)
+        if events is not None:
+            return events
+        reason = "neither an access nor an error log line" if text else "empty line"
+        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=self._access),)
+
+    def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
+        """The event of the line, or None where it has another shape."""
+        found = _ACCESS.fullmatch(text)
+        if found is not None:
+            address, ident, user, stamp, request, status, size, referrer, agent, rest = found.groups()
+            if ident == "-" or ip_of(address) is not None:
+                at_utc = self._clock.at(stamp, context.tz)
+                if at_utc is not None:
+                    self._last_at = at_utc
+                    fields = line_fields(line, context.host, text)
+                    set_source(fields, address)
+                    if user != "-":
+                        fields["user.name"] = user
+                    request_fields(fields, request, status, size)
+                    agent_fields(fields, referrer, agent, rest)
+                    return (new_event(event_id(line, context.host), at_utc, self._access, fields, text),)
+        return self._read_slowly(text, line, context)
+
+    def _read_slowly(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
+        fields = line_fields(line, context.host, text)
+        stamp = access_fields(text, fields)
+        if stamp is not None:
+            at_utc, logsource = self._clock.at(stamp, context.tz), self._access
+        else:
+            at_utc = self._errors.read(text, fields, context.tz)
+            logsource = self._errors.logsource
+        if at_utc is None:
+            return None
+        self._last_at = at_utc
+        return (new_event(event_id(line, context.host), at_utc, logsource, fields, text),)
+
+
+def access_fields(text: str, fields: Fields) -> str | None:
+    """The fields of an access line of whatever dialect; returns its time as written, None for other lines."""
+    found = _ACCESS_ANY_PREFIX.fullmatch(text) or _ACCESS_UNESCAPED.fullmatch(text)
+    if found is not None:
+        prefix, stamp, request, status, size, referrer, agent, rest = found.groups()
+        prefix_fields(fields, prefix.strip())
+        request_fields(fields, request, status, size)
+        agent_fields(fields, referrer, agent, rest)
+        return str(stamp)
+    found = _SSL_REQUEST.fullmatch(text)
+    if found is not None:
+        stamp, address, protocol, cipher, request, size = found.groups()
+        set_source(fields, address)
+        fields["tls.cipher"], fields["tls.version_protocol"] = cipher, protocol
+        request_fields(fields, request, None, size)
+        return str(stamp)
+    found = _PROXY_MANAGER.fullmatch(text)
+    if found is not None:
+        stamp, status, method, scheme, domain, target, address, size, agent, referrer = found.groups()
+        set_source(fields, address)
+        request_fields(fields, f"{method} {target} HTTP/", status, size)
+        del fields["http.version"]
+        fields["url.domain"], fields["url.scheme"] = domain, scheme
+        agent_fields(fields, referrer, agent, "")
+        return str(stamp)
+    return None
+
+
+def prefix_fields(fields: Fields, prefix: str) -> None:
+    """What stands before the time: `vhost:80 198.51.100.7 - bob`, `"10.0.0.2, 198.51.100.7" 10.2.1.185 - -`."""
+    tokens = prefix.replace('"', "").replace(",", " ").split()
+    while tokens and tokens[-1] == "-":
+        tokens.pop()
+    addresses = [token for token in tokens if ip_of(token) is not None]
+    if addresses:
+        first = tokens.index(addresses[0])
+        if first == 1:
+            fields["url.domain"] = split_domain(tokens[0])
+        client = next((address for address in addresses if _is_global(address)), addresses[0])
+        set_source(fields, client)
+        after = tokens[tokens.index(addresses[-1]) + 1 :]
+        if after and after[0] == "-":
+            after = after[1:]
+        if after:
+            fields["user.name"] = " ".join(after)
+    elif tokens:
+        set_source(fields, ", ".join(token for token in tokens if token != "-") if "," in prefix else tokens[0])
+
+
+def _is_global(address: str) -> bool:
+    return ip_address(ip_of(address) or address).is_global
+
+
+def split_domain(text: str) -> str:
+    """A virtual host without its port."""
+    name, colon, port = text.rpartition(":")
+    return name if colon and port.isdecimal() else text
+
+
+def request_fields(fields: Fields, request: str, status: str | None, size: str | None) -> None:
+    """`GET /index.html?x=1 HTTP/1.1` and its answer."""
+    fields["event.category"] = ("web",)
+    fields["event.type"] = ("access",)
+    fields["event.action"] = "http_request"
+    if status is not None:
+        code = int(status)
+        fields["http.response.status_code"] = code
+        fields["event.outcome"] = "success" if code < 400 else "failure"  # noqa: PLR2004  # RFC 9110 15.5
+    else:
+        fields["event.outcome"] = "unknown"
+    if size is not None and size != "-":
+        fields["http.response.body.bytes"] = int(size)
+    method, _, rest = request.partition(" ")
+    target, space, protocol = rest.rpartition(" ")
+    if not space or protocol[:5] != "HTTP/":
+        target, protocol = rest, ""
+    if not target or not _is_method(method):
+        if request not in ("", "-"):
+            fields["url.original"] = fields["url.path"] = request
+            fields["web.path_decoded"] = fully_decoded(request)
+        return
+    fields["http.request.method"] = method
+    if protocol:
+        fields["http.version"] = protocol[5:]
+    url_fields(fields, target)
+
+
+def url_fields(fields: Fields, target: str) -> None:
+    """The target as logged, and what an application may make of it."""
+    fields["url.original"] = target
+    if target[0] != "/" and (absolute := _ABSOLUTE.match(target)) is not None:
+        fields["url.domain"] = split_domain(absolute[1].rpartition("@")[2])
+        target = (absolute[2] or "/") + target[absolute.end() :]
+    path, mark, query = target.partition("?")
+    if "%" in path or "\\" in path:
+        fields["url.path"] = percent_decoded(path)
+        fields["web.path_decoded"] = fully_decoded(path)
+    else:
+        fields["url.path"] = fields["web.path_decoded"] = path
+    if mark:
+        fields["url.query"] = query
+        plain = "%" not in query and "+" not in query and "\\" not in query
+        fields["web.query_decoded"] = query if plain else fully_decoded(query, plus_is_space=True)
+
+
+def agent_fields(fields: Fields, referrer: str | None, agent: str | None, rest: str) -> None:
+    """Referrer, user agent and, where the log format appends it, the forwarded address."""
+    if referrer and referrer != "-":
+        fields["http.request.referrer"] = referrer
+    if agent and agent != "-":
+        fields["user_agent.original"] = agent
+    if rest and (found := _FORWARDED.search(rest)) is not None:
+        first = ip_of(found[1].partition(",")[0].strip())
+        if first is not None:
+            fields["network.forwarded_ip"] = first  # the client wrote this header: never the source
+
+
+def _read_message(product: str, message: str, fields: Fields) -> LogSource:
+    if access_fields(message, fields) is not None:
+        return LogSource(product, "webserver", "")
+    errors = WebErrorReader(product)
+    errors.read_message(message, fields)
+    return errors.logsource
+
+
+def read_nginx_message(message: str, fields: Fields) -> LogSource:
+    """What nginx sent to syslog: access or error lines."""
+    return _read_message("nginx", message, fields)
+
+
+def read_apache_message(message: str, fields: Fields) -> LogSource:
+    """What Apache sent to syslog: access or error lines."""
+    return _read_message("apache", message, fields)
