@@ -1,1 +1,1 @@
-"""Schema, lint and plan: Incident to Action (data, not effects)."""
+"""Playbooks: read, planned, simulated. They return actions and perform none."""
