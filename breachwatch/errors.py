@@ -65,9 +65,27 @@ class TemplateError(BreachWatchError):
 class DeliveryError(BreachWatchError):
     """A notice was not handed over. Retryable or not is the subclass."""
 
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        retry_after_s: float | None = None,
+        source: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, source=source, hint=hint)
+        self.code = code
+        """Reply code as recorded (`550 5.1.1`, `http 503`); never the remote text, which may repeat a contact."""
+        self.retry_after_s = retry_after_s
+
 
 class TransientDeliveryError(DeliveryError):
     """Not handed over now; trying again later may work (4xx, refused, timed out before acceptance)."""
+
+
+class ChannelDownError(TransientDeliveryError):
+    """The channel as a whole does not work now (refused, TLS or log-in failed): nobody's attempt, everybody waits."""
 
 
 class AmbiguousDeliveryError(TransientDeliveryError):

@@ -6,10 +6,25 @@ Storage ports are implemented by `breachwatch.store`; `app` hands them to the st
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
-from breachwatch.model import Checkpoint, Entry, FileRecord, Person, Signal
+from breachwatch.model import (
+    Accepted,
+    Campaign,
+    CampaignState,
+    Channel,
+    Checkpoint,
+    Delivery,
+    DeliveryResult,
+    DeliveryState,
+    Entry,
+    FileRecord,
+    OutgoingMessage,
+    Person,
+    Signal,
+)
 
 
 class Clock(Protocol):
@@ -144,4 +159,79 @@ class VaultRows(Protocol):
 
     def erase_row(self, person_id: str) -> bool:
         """Destroy one row so that no byte of it stays in the file. Raises: StoreError."""
+        ...
+
+
+class ChannelSender(Protocol):
+    """One way out, used by one thread: keeps its connection between messages."""
+
+    def send(self, message: OutgoingMessage) -> Accepted:
+        """Try once. Raises: TransientDeliveryError, AmbiguousDeliveryError, ChannelDownError, PermanentDeliveryError.
+
+        May not answer for as long as its time limit; `close` from another thread ends the waiting.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drop the connection; the next `send` makes a new one."""
+        ...
+
+
+class OutboxRows(Protocol):
+    """Campaigns and deliveries inside one open transaction, as the sending engine needs them."""
+
+    def campaigns(self, states: Sequence[CampaignState] = ...) -> list[Campaign]: ...
+
+    def campaign(self, campaign_id: str) -> Campaign | None: ...
+
+    def content(self, campaign_id: str) -> bytes: ...
+
+    def set_campaign_state(self, campaign_id: str, state: CampaignState) -> None: ...
+
+    def claim(
+        self,
+        worker: str,
+        now: datetime,
+        limit: int,
+        lease_s: float,
+        *,
+        channel: Channel | None = None,
+        retries: int = ...,
+    ) -> list[Delivery]: ...
+
+    def has_due(self, now: datetime, channel: Channel) -> bool: ...
+
+    def has_open(self, campaign_id: str) -> bool: ...
+
+    def record(self, results: Sequence[DeliveryResult]) -> list[DeliveryResult]: ...
+
+    def add_fallback(self, rows: Sequence[Delivery]) -> list[Delivery]: ...
+
+    def counts(self, campaign_id: str) -> Mapping[DeliveryState, int]: ...
+
+    def renew(self, worker: str, until: datetime) -> None: ...
+
+    def reclaim_expired(self, now: datetime) -> int: ...
+
+    def release_all(self) -> int: ...
+
+
+class OutboxTransaction(Protocol):
+    """One atomic unit of the sending engine."""
+
+    @property
+    def outbox(self) -> OutboxRows: ...
+
+    def audit(self, *entries: Entry) -> None: ...
+
+
+class OutboxStore(Protocol):
+    """Where the sending engine keeps what it does."""
+
+    def transaction(self) -> AbstractContextManager[OutboxTransaction]:
+        """All or nothing, durable at the end of the block. Raises: StoreError, AuditError."""
+        ...
+
+    def reading(self) -> AbstractContextManager[OutboxTransaction]:
+        """A consistent view. Raises: StoreError."""
         ...

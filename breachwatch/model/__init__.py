@@ -12,7 +12,9 @@ from breachwatch.model.notice import (
     CampaignState,
     Channel,
     Delivery,
+    DeliveryResult,
     DeliveryState,
+    OutgoingMessage,
     Person,
 )
 from breachwatch.model.signal import Signal, SignalKind
@@ -28,6 +30,7 @@ __all__ = [
     "Channel",
     "Checkpoint",
     "Delivery",
+    "DeliveryResult",
     "DeliveryState",
     "Duty",
     "Entry",
@@ -41,6 +44,7 @@ __all__ = [
     "Level",
     "LogSource",
     "Match",
+    "OutgoingMessage",
     "Person",
     "RawLine",
     "RuleRef",

@@ -104,3 +104,37 @@ class Accepted:
     code: str
     """Reply code, e.g. `250` or `http 200`."""
     provider_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryResult:
+    """What became of one claimed delivery. Counts only for the claim (worker, attempts) that it was made under."""
+
+    campaign_id: str
+    person_id: str
+    channel: Channel
+    worker: str
+    attempts: int
+    state: DeliveryState
+    """READY: not handed over, to be tried again at `due_at`."""
+    tried: bool = True
+    """False: it was handed back untouched, which gives the attempt back."""
+    due_at: datetime
+    code: str = ""
+    provider_id: str = ""
+    sent_sha256: str = ""
+    sent_at: datetime | None = None
+    """The Date of the bytes sent: with it the same bytes can be built again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutgoingMessage:
+    """The exact bytes for one person on one channel. Exists only in memory."""
+
+    channel: Channel
+    to: str
+    """Address, number or room: a contact, so never logged."""
+    message_id: str
+    payload: bytes
+    """E-mail: the whole message with CRLF lines. SMS and chat: the text as UTF-8."""
+    subject: str = ""
