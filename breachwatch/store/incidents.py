@@ -18,6 +18,7 @@ from sqlalchemy import (
     Row,
     String,
     Table,
+    Text,
     delete,
     insert,
     select,
@@ -69,7 +70,7 @@ incident_match = Table(
     Column("match_id", HostileText, primary_key=True),
     Column("incident_id", ForeignKey("incident.id"), nullable=False),
     Column("at", UtcMicros, nullable=False),
-    Column("body", Json, nullable=False),
+    Column("body", Text, nullable=False),
     Index("incident_match_by_incident", "incident_id", "at"),
 )
 

@@ -1,0 +1,264 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breachwatch.incident.grouping import (
+    MAX_ENTITY_VALUES,
+    MAX_KEYS,
+    MAX_RULES,
+    MAX_VALUE_CHARS,
+    OVERFLOW,
+    IncidentBook,
+    absorb,
+    bounded,
+    match_keys,
+    open_incident,
+    place,
+)
+from breachwatch.model import FieldValue, Incident, IncidentState, Level, Match
+from tests.incident.samples import START, a_match
+
+
+def opened(match: Match | None = None, name: str = "INC-1") -> Incident:
+    return open_incident(match or a_match(), incident_id=name, now=START)
+
+
+def test_a_match_with_a_shared_value_joins():
+    incident = opened()
+    assert place(a_match("m2", after_s=60), [incident]) == incident
+
+
+def test_a_match_of_another_address_does_not_join():
+    assert place(a_match("m2", fields={"source.ip": "203.0.113.8"}), [opened()]) is None
+
+
+def test_the_same_value_in_another_field_does_not_join():
+    other = a_match("m2", fields={"destination.ip": "203.0.113.7"}, group_by=("destination.ip",))
+    assert place(other, [opened()]) is None
+
+
+def test_any_one_shared_value_is_enough():
+    match = a_match(
+        "m2", fields={"source.ip": "198.51.100.1", "user.name": "root"}, group_by=("source.ip", "user.name")
+    )
+    incident = opened(a_match(group_by=("source.ip", "user.name")))
+    assert place(match, [incident]) == incident
+
+
+def test_a_rule_without_group_by_joins_nothing_and_opens_its_own():
+    match = a_match("m2", group_by=())
+    assert match_keys(match) == ()
+    assert place(match, [opened()]) is None
+    assert len(IncidentBook().incidents()) == 0
+    book = IncidentBook()
+    assert book.add(match) is not None
+    assert book.add(a_match("m3", group_by=())) is not None
+    assert len(book.incidents()) == 2
+
+
+@pytest.mark.parametrize(("after_s", "joins"), [(3_600, True), (3_600.001, False), (-3_600, True), (-3_601, False)])
+def test_the_distance_in_event_time_decides_in_both_directions(after_s, joins):
+    assert (place(a_match("m2", after_s=after_s), [opened()]) is not None) == joins
+
+
+def test_a_window_reaches_back_to_its_first_event():
+    match = a_match("m2", after_s=5_000, window_s=2_000)
+    assert place(match, [opened()]) is not None
+    assert place(a_match("m3", after_s=5_000), [opened()]) is None
+
+
+@pytest.mark.parametrize("state", list(IncidentState))
+def test_only_closed_and_dismissed_incidents_take_no_more(state):
+    incident = replace(opened(), state=state)
+    is_over = state in {IncidentState.CLOSED, IncidentState.DISMISSED}
+    assert (place(a_match("m2"), [incident]) is None) == is_over
+
+
+def test_the_oldest_of_several_incidents_is_joined_whatever_the_order():
+    older, newer = opened(name="INC-1"), replace(opened(name="INC-2"), opened_at=START + timedelta(seconds=1))
+    for candidates in ([older, newer], [newer, older]):
+        assert place(a_match("m2"), candidates) == older
+
+
+def test_the_group_of_a_correlation_counts_before_the_field_of_its_last_event():
+    match = a_match("m2", group={"source.ip": "198.51.100.9"}, window_s=10)
+    assert match_keys(match) == (("source.ip", "198.51.100.9"),)
+
+
+@pytest.mark.parametrize(
+    ("value", "keys"),
+    [
+        ("", 0),
+        (None, 0),
+        (True, 0),
+        (1.5, 0),
+        ({"a": "b"}, 0),
+        (["a", "b", ["c"]], 2),
+        (["a", "a"], 1),
+        (22, 1),
+        ([str(n) for n in range(500)], 20),
+    ],
+)
+def test_only_names_join(value: FieldValue, keys):
+    assert len(match_keys(a_match(fields={"source.ip": value}))) == keys
+
+
+def test_a_correlation_counts_its_events_and_begins_with_the_first():
+    incident = opened(a_match(after_s=100, window_s=60, count=6))
+    assert (incident.count, incident.first_seen) == (6, START + timedelta(seconds=40))
+    grown = absorb(incident, a_match("m2", after_s=200))
+    assert (grown.count, grown.last_seen) == (7, START + timedelta(seconds=200))
+
+
+def test_a_window_without_events_counts_as_one():
+    assert opened(a_match(window_s=60, count=0)).count == 1
+
+
+def test_the_title_is_that_of_the_first_of_the_severest_rules():
+    incident = opened()
+    worse = absorb(incident, a_match("m2", level=Level.CRITICAL, rule="login.after.guessing"))
+    assert worse.title == "Title of login.after.guessing"
+    assert absorb(worse, a_match("m3", level=Level.CRITICAL, rule="other")).title == worse.title
+    assert absorb(worse, a_match("m4", level=Level.LOW)).severity is Level.CRITICAL
+
+
+def test_entities_are_distinct_in_the_order_seen_and_bounded():
+    incident = opened(a_match(fields={"source.ip": "203.0.113.7", "user.name": "u0"}))
+    for number in range(MAX_ENTITY_VALUES + 20):
+        incident = absorb(incident, a_match(f"m{number}", fields={"user.name": f"u{number % 250}"}))
+    names = incident.entities["user.name"]
+    assert names[:3] == ("u0", "u1", "u2")
+    assert len(names) == MAX_ENTITY_VALUES + 1
+    assert names[-1] == OVERFLOW
+    assert incident.entities["file.path"] == ()
+
+
+def test_rules_and_keys_are_bounded():
+    incident = opened(a_match(group_by=("source.ip",)))
+    for number in range(max(MAX_KEYS, MAX_RULES) + 5):
+        incident = absorb(incident, a_match(f"m{number}", fields={"source.ip": f"k{number}"}, rule=f"r{number}"))
+    assert len(incident.keys) == MAX_KEYS
+    assert len(incident.rules) == MAX_RULES
+    assert incident.count == max(MAX_KEYS, MAX_RULES) + 6
+
+
+@given(st.text(alphabet=st.characters(), max_size=2_000))
+def test_hostile_values_become_short_and_printable(value):
+    text = bounded(value)
+    assert len(text) <= MAX_VALUE_CHARS
+    assert text.isprintable()
+    text.encode("utf-8")
+
+
+def test_long_values_stay_distinct_and_short_ones_as_they_are():
+    assert bounded("a" * 5_000 + "b") != bounded("a" * 5_000 + "c")
+    assert bounded("/srv/khách hàng/tệp.php") == "/srv/khách hàng/tệp.php"
+    assert bounded("a\0b\nc\x1b[2J\u202e\ud800") == "a\\x00b\\x0ac\\x1b[2J\\u202e\\ud800"
+
+
+def test_a_rule_that_may_not_open_only_adds():
+    book = IncidentBook()
+    assert book.add(a_match("quiet", opens=False)) is None
+    assert book.incidents() == []
+    book.add(a_match("loud", after_s=10))
+    joined = book.add(a_match("quiet", after_s=20, opens=False))
+    assert joined is not None
+    assert joined.count == 2
+
+
+def test_a_match_seen_twice_counts_once():
+    book = IncidentBook()
+    book.add(a_match())
+    assert book.add(a_match()) is None
+    assert book.incidents()[0].count == 1
+
+
+def test_ids_of_a_scan_come_from_content():
+    first, second = IncidentBook(), IncidentBook()
+    first.add(a_match())
+    second.add(a_match("unrelated", fields={"source.ip": "198.51.100.1"}))
+    second.add(a_match())
+    assert {incident.id for incident in first.incidents()} < {incident.id for incident in second.incidents()}
+
+
+def test_a_key_with_many_incidents_stays_quick_and_each_is_kept():
+    book = IncidentBook()
+    for number in range(300):
+        book.add(a_match(f"m{number}", after_s=number * 10, within_s=1))
+    assert len(book.incidents()) == 300
+    assert [incident.first_seen for incident in book.incidents()] == sorted(
+        incident.first_seen for incident in book.incidents()
+    )
+
+
+_matches = st.lists(
+    st.builds(
+        lambda after, level, user, rule: (after, level, user, rule),
+        st.integers(min_value=0, max_value=600),
+        st.sampled_from(list(Level)),
+        st.sampled_from(["root", "admin", "web"]),
+        st.sampled_from(["r1", "r2", "r3"]),
+    ),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(parts=_matches, data=st.data())
+def test_in_what_order_the_matches_of_one_incident_come_changes_nothing_that_counts(parts, data):
+    matches = [
+        a_match(f"m{n}", after_s=after, level=level, fields={"source.ip": "203.0.113.7", "user.name": user}, rule=rule)
+        for n, (after, level, user, rule) in enumerate(parts)
+    ]
+    shuffled = data.draw(st.permutations(matches))
+    one, other = IncidentBook(), IncidentBook()
+    for match in matches:
+        one.add(match)
+    for match in shuffled:
+        other.add(match)
+    (first,), (second,) = one.incidents(), other.incidents()
+    assert (first.count, first.severity, first.first_seen, first.last_seen, first.keys) == (
+        second.count,
+        second.severity,
+        second.first_seen,
+        second.last_seen,
+        second.keys,
+    )
+    assert set(first.rules) == set(second.rules)
+    assert {name: set(values) for name, values in first.entities.items()} == {
+        name: set(values) for name, values in second.entities.items()
+    }
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 20_000),
+            st.sampled_from("abc"),
+            st.sampled_from("xyz"),
+            st.booleans(),
+        ),
+        max_size=40,
+    )
+)
+def test_every_match_that_may_open_is_counted_exactly_once(parts):
+    book = IncidentBook()
+    expected = 0
+    for number, (after, address, user, opens) in enumerate(parts):
+        found = book.add(
+            a_match(
+                f"m{number}",
+                after_s=after,
+                fields={"source.ip": address, "user.name": user},
+                group_by=("source.ip", "user.name"),
+                opens=opens,
+            )
+        )
+        assert found is not None or not opens
+        expected += found is not None
+    assert sum(incident.count for incident in book.incidents()) == expected
