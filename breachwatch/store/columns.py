@@ -9,12 +9,17 @@ from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Dialect, Table, Text
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
 
 from breachwatch.errors import StoreError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+
+
+class _ColumnError(StoreError, DontWrapMixin):
+    """Reaches the caller as it is: SQLAlchemy would wrap it into an error of its own, with the parameters."""
 
 
 class UtcMicros(TypeDecorator[datetime]):
@@ -29,7 +34,7 @@ class UtcMicros(TypeDecorator[datetime]):
         if value is None:
             return None
         if value.tzinfo is None:
-            raise StoreError("a time without a zone cannot be stored", hint="this is a defect: report it")
+            raise _ColumnError("a time without a zone cannot be stored", hint="this is a defect: report it")
         return (value - _EPOCH) // _MICROSECOND
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> datetime | None:
@@ -57,7 +62,7 @@ class Json(TypeDecorator[Any]):
         try:
             return json.loads(value)
         except ValueError as error:
-            raise StoreError("a stored row is damaged: no JSON", hint="check the disk; restore a backup") from error
+            raise _ColumnError("a stored row is damaged: no JSON", hint="check the disk; restore a backup") from error
 
 
 class HostileText(TypeDecorator[str]):

@@ -114,6 +114,17 @@ signal_cursor = Table(
     Column("seq", BigInteger, nullable=False),
 )
 
+TABLES = (
+    incident_table,
+    incident_key,
+    incident_match,
+    incident_event,
+    incident_fact,
+    incident_number,
+    signal_cursor,
+)
+"""The tables of this module."""
+
 MAX_CANDIDATES = 64
 """Incidents given for the keys of one match, newest first: bounds the work that a hostile key can cause."""
 

@@ -36,6 +36,9 @@ approval_table = Table(
     Column("os_user", HostileText, nullable=False),
 )
 
+TABLES = (step_run, approval_table)
+"""The tables of this module."""
+
 _ENDED = (str(StepState.DONE), str(StepState.CANCELLED))
 
 
