@@ -1,0 +1,113 @@
+"""Events in, matches out: rules by log source, then the correlations that read them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+
+import msgspec
+
+from breachwatch.detect.correlate import Correlator, Firing, _Saved
+from breachwatch.detect.load import RuleSet
+from breachwatch.detect.reference import holds
+from breachwatch.detect.rule import Rule, applies
+from breachwatch.model import Event, LogSource, Match
+
+_snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
+
+
+class Detector:
+    """One host's detection. `any_logsource` tries every rule on every event."""
+
+    def __init__(self, rules: RuleSet, *, any_logsource: bool = False) -> None:
+        self.rules = rules
+        self._any = any_logsource
+        self._by_logsource: dict[LogSource, Sequence[Rule]] = {}
+        self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
+        self._readers: dict[str, list[Correlator]] = {}
+        for correlator in self._correlators.values():
+            for name in correlator.definition.rules:
+                self._readers.setdefault(name, []).append(correlator)
+        self._dropped = 0
+        self._changed = True
+        self._snapshot = b""
+
+    @property
+    def evictions(self) -> int:
+        """Events that left a window before their time because memory is bounded."""
+        return self._dropped + sum(correlator.evictions for correlator in self._correlators.values())
+
+    @property
+    def late(self) -> int:
+        """Events that came later than windows are kept for."""
+        return sum(correlator.late for correlator in self._correlators.values())
+
+    def feed(self, event: Event) -> list[Match]:
+        """What this event makes match: rules first, then correlations in the order of their references."""
+        found: list[Match] = []
+        rules = self._by_logsource.get(event.logsource)
+        if rules is None:
+            rules = self._pinned(event.logsource)
+        for rule in rules:
+            if holds(rule.condition, event):
+                if rule.emits:
+                    found.append(Match(id=_match_id(rule.ref.id, event.id), rule=rule.ref, event=event,
+                                       event_ids=(event.id,)))  # fmt: skip
+                if rule.ref.id in self._readers:
+                    self._correlate(rule.ref.id, event, found)
+        return found
+
+    def _pinned(self, logsource: LogSource) -> Sequence[Rule]:
+        if len(self._by_logsource) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
+            self._by_logsource.clear()
+        rules = [rule for rule in self.rules.rules if self._any or applies(rule.logsource, logsource)]
+        self._by_logsource[logsource] = rules
+        return rules
+
+    def _correlate(self, rule_id: str, event: Event, found: list[Match]) -> None:
+        for correlator in self._readers.get(rule_id, ()):
+            self._changed = True
+            definition = correlator.definition
+            for firing in correlator.feed(rule_id, event):
+                if definition.emits:
+                    found.append(_correlation_match(correlator, firing, event))
+                self._correlate(definition.ref.id, event, found)
+
+    # -- state ----------------------------------------------------------------------------------------------------
+
+    def snapshot(self) -> bytes:
+        """All windows, to be stored with the offsets they came from. Equal bytes: nothing changed."""
+        if self._changed:
+            state = {name: correlator.save() for name, correlator in self._correlators.items()}
+            self._snapshot = msgspec.msgpack.encode(state)
+            self._changed = False
+        return self._snapshot
+
+    def restore(self, saved: bytes) -> None:
+        """Take a snapshot over; windows of rules that changed since are dropped and counted as evictions."""
+        try:
+            state = _snapshot_decoder.decode(saved)
+        except (msgspec.DecodeError, msgspec.ValidationError):
+            self._dropped += 1
+            return
+        for name, part in state.items():
+            correlator = self._correlators.get(name)
+            if correlator is None or not correlator.load(part):
+                self._dropped += sum(len(group.events) for _, group in part.groups)
+        self._changed = True
+
+
+def _match_id(*parts: str) -> str:
+    return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _correlation_match(correlator: Correlator, firing: Firing, event: Event) -> Match:
+    ref = correlator.definition.ref
+    return Match(
+        id=_match_id(ref.id, *firing.group.values(), *firing.event_ids[-1:], firing.window.first.isoformat()),
+        rule=ref,
+        event=event,
+        group=firing.group,
+        window=firing.window,
+        event_ids=firing.event_ids,
+    )

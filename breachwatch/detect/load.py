@@ -1,0 +1,393 @@
+"""Loading Sigma rules: pySigma parses, we keep a small form. A refused rule is named and never stops its neighbours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule
+from breachwatch.errors import RuleError
+from breachwatch.model import Level, LogSource, RuleRef
+
+if TYPE_CHECKING:
+    from sigma.correlations import SigmaCorrelationRule
+    from sigma.rule import SigmaRule
+
+MAX_ALIASES = 100
+"""YAML aliases per file: more is an attempt to blow up memory."""
+
+MAX_TEXT = 2_000_000
+"""Characters per rule file."""
+
+DURATION = re.compile(r"(\d{1,6})([smhd])")
+UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+OWN_KEY = "breachwatch"
+"""Top-level mapping of a rule with what Sigma has no word for: incident keys."""
+
+OWN_FIELDS = {"group_by", "within", "opens_incident"}
+ACTIONS = {"global", "reset", "repeat"}
+
+
+@dataclass(frozen=True, slots=True)
+class RuleText:
+    """One file."""
+
+    source: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuleSet:
+    """What loaded, what was refused and why."""
+
+    rules: tuple[Rule, ...] = ()
+    correlations: tuple[Correlation, ...] = ()
+    """Referenced ones before those that read them."""
+    refused: tuple[RuleError, ...] = ()
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Document:
+    source: str
+    line: int
+    content: dict[str, Any]
+    text: str
+
+    @property
+    def where(self) -> str:
+        return f"{self.source}:{self.line}"
+
+
+def load_rules(texts: Sequence[RuleText]) -> RuleSet:
+    """Every rule of these files, or why it is refused."""
+    return _Loader().load(texts)
+
+
+class _Loader:
+    def __init__(self) -> None:
+        self.refused: list[RuleError] = []
+        self.seen: dict[str, str] = {}
+
+    def load(self, texts: Sequence[RuleText]) -> RuleSet:
+        parsed: list[tuple[Any, _Document]] = []
+        for text in texts:
+            for document in self._documents(text):
+                parsed.extend((item, document) for item in self._parse(document))
+        from sigma.correlations import SigmaCorrelationRule
+        from sigma.filters import SigmaFilter
+
+        filters = [item for item, _ in parsed if isinstance(item, SigmaFilter)]
+        plain = [(item, doc) for item, doc in parsed if not isinstance(item, SigmaFilter | SigmaCorrelationRule)]
+        related = [(item, doc) for item, doc in parsed if isinstance(item, SigmaCorrelationRule)]
+        related = self._resolve([item for item, _ in plain], related)
+        rules = [rule for item, doc in plain if (rule := self._rule(item, doc, filters)) is not None]
+        correlations = self._correlations(related, {rule.ref.id for rule in rules})
+        content = sha256()
+        for text in texts:
+            content.update(text.source.encode() + b"\0" + text.text.encode("utf-8", "replace") + b"\0")
+        return RuleSet(
+            rules=tuple(rules),
+            correlations=tuple(correlations),
+            refused=tuple(self.refused),
+            fingerprint=content.hexdigest(),
+        )
+
+    # -- text to documents ----------------------------------------------------------------------------------------
+
+    def _documents(self, text: RuleText) -> list[_Document]:
+        if len(text.text) > MAX_TEXT or text.text.count("*") > MAX_TEXT:
+            self._refuse(text.source, f"the file is larger than {MAX_TEXT} characters")
+            return []
+        documents: list[_Document] = []
+        try:
+            nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
+            if _alias_count(text.text) > MAX_ALIASES:
+                self._refuse(text.source, f"more than {MAX_ALIASES} YAML aliases", "write the values out")
+                return []
+            for node in nodes:
+                if node is None:
+                    continue
+                line = node.start_mark.line + 1
+                content = _construct(node)
+                if not isinstance(content, dict):
+                    self._refuse(f"{text.source}:{line}", "a rule is a mapping of keys to values")
+                    continue
+                documents.append(_Document(text.source, line, content, text.text))
+        except (yaml.YAMLError, RecursionError, ValueError) as error:
+            mark = getattr(error, "problem_mark", None)
+            line = mark.line + 1 if mark else 1
+            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            self._refuse(f"{text.source}:{line}", f"not valid YAML: {problem}")
+            return []
+        return _with_actions(documents)
+
+    def _parse(self, document: _Document) -> list[Any]:
+        from sigma.collection import SigmaCollection
+        from sigma.exceptions import SigmaError
+
+        own = document.content.get(OWN_KEY)
+        content = {key: value for key, value in document.content.items() if key != OWN_KEY}
+        try:
+            collection = SigmaCollection.from_dicts(
+                [content], collect_errors=True, resolve_references=False, collect_filters=True
+            )
+            found = [*collection.rules, *collection.filters]
+            errors = [*collection.errors, *(error for item in found for error in item.errors)]
+        except (SigmaError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+            found, errors = [], [SigmaError(str(error))]
+        if errors or not found:
+            reason = str(errors[0]) if errors else "neither a rule, a correlation nor a filter"
+            self._refuse(_place(document, reason), _titled(document, reason))
+            return []
+        for item in found:
+            item.custom_attributes[OWN_KEY] = own
+        return found
+
+    # -- rules ----------------------------------------------------------------------------------------------------
+
+    def _rule(self, item: SigmaRule, document: _Document, filters: list[Any]) -> Rule | None:
+        from sigma.exceptions import SigmaError
+
+        from breachwatch.detect.convert import condition_of
+
+        try:
+            for narrowing in filters:
+                item = narrowing.apply_on_rule(item)
+            ref = self._ref(item, document, ("host.name",))
+            condition = condition_of(item)
+        except RuleError as error:
+            self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
+            return None
+        except (SigmaError, ValueError, TypeError, RecursionError, re.error) as error:
+            self._refuse(_place(document, str(error)), _titled(document, str(error)))
+            return None
+        source = item.logsource
+        return Rule(
+            ref=ref,
+            logsource=LogSource(source.product or "", source.category or "", source.service or ""),
+            condition=condition,
+            source=document.where,
+            emits=bool(item._output),  # noqa: SLF001  # pySigma keeps "only read by correlations" here
+            name=item.name or "",
+        )
+
+    def _ref(self, item: SigmaRule | SigmaCorrelationRule, document: _Document, keys: tuple[str, ...]) -> RuleRef:
+        name = str(item.id) if item.id else item.name or f"unnamed-{sha256(item.title.encode()).hexdigest()[:16]}"
+        if name in self.seen:
+            raise RuleError(f"id {name} is already used at {self.seen[name]}", hint="every rule needs an id of its own")
+        own = _own_fields(item.custom_attributes.get(OWN_KEY))
+        self.seen[name] = document.where
+        return RuleRef(
+            id=name,
+            title=item.title or "",
+            level=Level(item.level.name.lower()) if item.level else Level.MEDIUM,
+            tags=tuple(str(tag) for tag in item.tags),
+            author=item.author or "",
+            group_by=own.get("group_by", keys),
+            within_s=own.get("within", 86_400.0),
+            opens_incident=own.get("opens_incident", True),
+        )
+
+    # -- correlations ---------------------------------------------------------------------------------------------
+
+    def _resolve(
+        self, plain: list[Any], related: list[tuple[Any, _Document]]
+    ) -> list[tuple[SigmaCorrelationRule, _Document]]:
+        """Bind references; a correlation whose rule is missing is refused. Referenced ones come first."""
+        from sigma.collection import SigmaCollection
+        from sigma.exceptions import SigmaError
+
+        everything = SigmaCollection([*plain, *(item for item, _ in related)], resolve_references=False)
+        bound = []
+        for item, document in related:
+            try:
+                item.resolve_rule_references(everything)
+            except (SigmaError, RecursionError) as error:
+                self._refuse(_place(document, str(error)), _titled(document, str(error)))
+            else:
+                bound.append((item, document))
+        return bound
+
+    def _correlations(
+        self, related: list[tuple[SigmaCorrelationRule, _Document]], known: set[str]
+    ) -> list[Correlation]:
+        done: list[Correlation] = []
+        waiting = related
+        while waiting:
+            later = []
+            for item, document in waiting:
+                references = [_identity(reference.rule) for reference in item.referenced_rules]
+                if all(name in known for name in references):
+                    if (made := self._correlation(item, document, references)) is not None:
+                        known.add(made.ref.id)
+                        done.append(made)
+                else:
+                    later.append((item, document))
+            if len(later) == len(waiting):
+                for _item, document in later:
+                    self._refuse(
+                        document.where, _titled(document, "a rule it refers to was refused, or it refers to itself")
+                    )
+                break
+            waiting = later
+        return done
+
+    def _correlation(
+        self, item: SigmaCorrelationRule, document: _Document, references: list[str]
+    ) -> Correlation | None:
+        try:
+            group_by = tuple(item.group_by or ())
+            return _build_correlation(item, self._ref(item, document, group_by or ("host.name",)), references, document)
+        except RuleError as error:
+            self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
+            return None
+
+    def _refuse(self, where: str, reason: str, hint: str | None = None) -> None:
+        self.refused.append(RuleError(" ".join(reason.split()), source=where, hint=hint))
+
+
+def _identity(rule: Any) -> str:
+    return str(rule.id) if rule.id else rule.name or f"unnamed-{sha256(rule.title.encode()).hexdigest()[:16]}"
+
+
+def _build_correlation(item: Any, ref: RuleRef, references: list[str], document: _Document) -> Correlation:
+    from breachwatch.detect.convert import comparison
+
+    kind = item.type.name.lower()
+    condition = item.condition
+    expression: Condition | None = None
+    extended = hasattr(condition, "expression")
+    if extended:
+        if kind == "temporal_ordered":
+            raise RuleError("an ordered correlation cannot have an expression as its condition")
+        expression = _expression(condition.parsed)
+        compare, threshold, fields, percentile = comparison("gte", 1), 1.0, (), 50.0
+    else:
+        compare, threshold = comparison(condition.op.name, condition.count), float(condition.count)
+        named = condition.fieldref
+        fields = () if named is None else (named,) if isinstance(named, str) else tuple(named)
+        percentile = float(50 if condition.percentile is None else condition.percentile)
+    identities = {reference.reference: _identity(reference.rule) for reference in item.referenced_rules}
+    aliases = {
+        alias.alias: {identities.get(key.reference, key.reference): name for key, name in alias.mapping.items()}
+        for alias in item.aliases.aliases.values()
+    }
+    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, threshold, fields, str(condition)))
+    return Correlation(
+        ref=ref,
+        type=kind,
+        rules=tuple(references),
+        timespan_s=float(item.timespan.seconds),
+        group_by=tuple(item.group_by or ()),
+        aliases=aliases,
+        compare=compare,
+        threshold=threshold,
+        fields=fields,
+        percentile=percentile,
+        expression=expression,
+        source=document.where,
+        emits=bool(item._output),  # noqa: SLF001  # as for rules
+        name=item.name or "",
+        digest=sha256(text.encode()).hexdigest()[:16],
+    )
+
+
+def _expression(node: Any) -> Condition:
+    """An extended temporal condition; its leaves are rule ids in `Keyword.text`."""
+    kind = type(node).__name__
+    if kind == "CorrelationConditionAND":
+        return And(tuple(_expression(part) for part in node.args))
+    if kind == "CorrelationConditionOR":
+        return Or(tuple(_expression(part) for part in node.args))
+    if kind == "CorrelationConditionNOT":
+        return Not(_expression(node.args[0]))
+    return Keyword(lambda _value: False, _identity(node.rule))
+
+
+def _own_fields(own: Any) -> dict[str, Any]:
+    """The `breachwatch:` mapping, checked. Raises: RuleError."""
+    if own is None:
+        return {}
+    if not isinstance(own, dict) or set(own) - OWN_FIELDS:
+        raise RuleError(f"`{OWN_KEY}:` takes {', '.join(sorted(OWN_FIELDS))}", hint="see docs/sigma.md")
+    fields: dict[str, Any] = {}
+    if "group_by" in own:
+        names = own["group_by"]
+        if not isinstance(names, list) or not names or not all(isinstance(name, str) for name in names):
+            raise RuleError(f"`{OWN_KEY}.group_by` is a list of field names")
+        fields["group_by"] = tuple(names)
+    if "within" in own:
+        found = DURATION.fullmatch(str(own["within"]))
+        if not found:
+            raise RuleError(f"`{OWN_KEY}.within` is a duration such as 24h")
+        fields["within"] = float(int(found[1]) * UNIT_S[found[2]])
+    if "opens_incident" in own:
+        if not isinstance(own["opens_incident"], bool):
+            raise RuleError(f"`{OWN_KEY}.opens_incident` is true or false")
+        fields["opens_incident"] = own["opens_incident"]
+    return fields
+
+
+def _alias_count(text: str) -> int:
+    return sum(isinstance(token, yaml.AliasEvent) for token in yaml.parse(text, Loader=yaml.CSafeLoader))
+
+
+def _construct(node: yaml.Node) -> Any:
+    from sigma.rule.base import SigmaYAMLLoader
+
+    loader = SigmaYAMLLoader("")
+    try:
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _with_actions(documents: list[_Document]) -> list[_Document]:
+    """Apply `action: global`, `reset` and `repeat` of multi-document files. Source: Sigma 1 specification."""
+    base: dict[str, Any] = {}
+    previous: dict[str, Any] = {}
+    made = []
+    for document in documents:
+        content = dict(document.content)
+        action = content.pop("action", None) if content.get("action") in ACTIONS else None
+        if action == "global":
+            base = _merged(base, content)
+            continue
+        if action == "reset":
+            base = {}
+            continue
+        content = _merged(previous if action == "repeat" else base, content)
+        previous = content
+        made.append(_Document(document.source, document.line, content, document.text))
+    return made
+
+
+def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(under)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merged(merged[key], value) if both else value
+    return merged
+
+
+def _titled(document: _Document, reason: str) -> str:
+    title = str(document.content.get("title", ""))[:120]
+    return f"rule {title!r}: {reason}"
+
+
+def _place(document: _Document, reason: str) -> str:
+    """file:line of the words that the reason quotes, else of the rule's first line."""
+    lines = document.text.splitlines()
+    for quoted in re.findall(r"['\"]([^'\"]{2,80})['\"]", reason):
+        for number in range(document.line - 1, len(lines)):
+            if number > document.line and lines[number].startswith("---"):
+                break
+            if quoted.strip() in lines[number]:
+                return f"{document.source}:{number + 1}"
+    return document.where
