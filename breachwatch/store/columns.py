@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import BigInteger, Connection, Dialect, Table, Text
+from sqlalchemy import BigInteger, Connection, Dialect, Table, Text, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.types import TypeDecorator
@@ -82,7 +82,8 @@ class HostileText(TypeDecorator[str]):
 def insert_ignoring(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless its key is there; returns whether it was new."""
     statement = _insert(connection, table).values(**values)
-    return connection.execute(statement.on_conflict_do_nothing()).rowcount == 1
+    # asked of the row itself: psycopg leaves rowcount of an INSERT unset
+    return connection.execute(statement.on_conflict_do_nothing().returning(literal(1))).one_or_none() is not None
 
 
 def insert_or_update(
