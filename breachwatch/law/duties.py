@@ -115,4 +115,6 @@ def _months_later(day: date, months: int) -> date:
     """The same day of a later month; a month without that day ends on its last."""
     years, month = divmod(day.month - 1 + months, 12)
     year = day.year + years
+    if year > date.max.year:
+        raise OverflowError(year)
     return date(year, month + 1, min(day.day, calendar.monthrange(year, month + 1)[1]))
