@@ -57,7 +57,7 @@ class Alternative(_Row):
     """One of several candidates for a due time."""
 
     after: str
-    amount: int = Field(ge=1, le=10_000)
+    amount: int = Field(strict=True, ge=1, le=10_000)
     unit: Unit
 
 
@@ -65,7 +65,7 @@ class Variant(_Row):
     """Another amount under a condition."""
 
     when: Key
-    amount: int = Field(ge=1, le=10_000)
+    amount: int = Field(strict=True, ge=1, le=10_000)
     unit: Unit
 
 
@@ -73,12 +73,12 @@ class Due(_Row):
     """When a stage is due."""
 
     unit: Unit | None = None
-    amount: int | None = Field(default=None, ge=1, le=10_000)
+    amount: int | None = Field(default=None, strict=True, ge=1, le=10_000)
     after: str | None = None
     first_set_of: tuple[str, ...] = ()
     earliest_of: tuple[Alternative, ...] = ()
-    month: int | None = Field(default=None, ge=1, le=12)
-    day: int | None = Field(default=None, ge=1, le=31)
+    month: int | None = Field(default=None, strict=True, ge=1, le=12)
+    day: int | None = Field(default=None, strict=True, ge=1, le=31)
     qualifier: Text = ""
     text: Text = ""
     extendable: Text = ""

@@ -79,7 +79,7 @@ class EscalationLevel(_Part):
     to: Reference
     via: tuple[Channel, ...] = Field(min_length=1, max_length=3)
     wait: Duration
-    repeat: int = Field(default=1, ge=1, le=100)
+    repeat: int = Field(default=1, strict=True, ge=1, le=100)
 
     @field_validator("wait")
     @classmethod
@@ -153,7 +153,7 @@ class Notice(_Part):
 class Approve(_Part):
     """Who has to agree before a notice leaves. Never the one who asked for it."""
 
-    need: int = Field(default=1, ge=1, le=10)
+    need: int = Field(default=1, strict=True, ge=1, le=10)
     roles: tuple[Reference, ...] = Field(min_length=1, max_length=20)
     excluded: tuple[Literal["requester"], ...] = Field(default=("requester",), alias="not", min_length=1)
 
@@ -171,7 +171,7 @@ class Playbook(_Part):
     """What to do about one kind of incident."""
 
     playbook: Name
-    version: int = Field(ge=1, le=1_000_000)
+    version: int = Field(strict=True, ge=1, le=1_000_000)
     title: str = Field(min_length=1, max_length=200)
     applies: Applies
     escalation: tuple[EscalationLevel, ...] = Field(min_length=1, max_length=20)
@@ -233,9 +233,10 @@ def load_playbook(text: str, source: str, *, known: Known | None = None) -> Play
 
 
 def _refused(error: ValidationError, document: Document) -> PlaybookError:
-    """The first fault in the order of the text, in words of the file."""
+    """The first fault in the order of the text, with what is allowed there."""
     faults = error.errors(include_url=False, include_input=False)
-    fault = min(faults, key=lambda one: _line(document.where(one["loc"])))
+    # a misspelt key comes before the key that it leaves missing
+    fault = min(faults, key=lambda one: (one["type"] == "missing", _line(document.where(one["loc"]))))
     path = ".".join(str(part) for part in fault["loc"])
     message, kind = fault["msg"].removeprefix("Value error, "), fault["type"]
     if kind == "extra_forbidden":
