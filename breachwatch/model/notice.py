@@ -95,6 +95,8 @@ class Delivery:
     provider_id: str = ""
     code: str = ""
     sent_sha256: str = ""
+    created_at: datetime | None = None
+    """When it was put into the outbox: what the patience of a retry policy counts from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

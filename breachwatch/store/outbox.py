@@ -36,7 +36,7 @@ from breachwatch.store.database import metadata
 READY, CLAIMED, ACCEPTED = int(DeliveryState.READY), int(DeliveryState.CLAIMED), int(DeliveryState.ACCEPTED)
 
 RETRIES_PER_CLAIM = 16
-"""Rows claimed before (by a process that died, maybe after sending) go in small batches: so a second crash repeats few."""
+"""Rows claimed before (by a process that died, maybe after sending) go in small batches: a second crash repeats few."""
 
 campaign_table = Table(
     "campaign",
@@ -95,7 +95,7 @@ _KEY = and_(
 _CAMPAIGN_COLUMNS = [column for column in campaign_table.c if column.name != "content"]
 _DELIVERY_COLUMNS = (
     _d.campaign_id, _d.person_id, _d.channel, _d.state, _d.attempts, _d.due_at, _d.worker, _d.message_id,
-    _d.provider_id, _d.code, _d.sent_sha256,
+    _d.provider_id, _d.code, _d.sent_sha256, _d.created_at,
 )  # fmt: skip
 _TERMINAL = tuple(int(state) for state in DeliveryState if state not in {DeliveryState.READY, DeliveryState.CLAIMED})
 _INSERT_BATCH = 5_000
@@ -251,7 +251,7 @@ class OutboxTable:
         """What came back for another try after its campaign was cancelled is cancelled too."""
         if campaign_ids:
             cancelled = select(_c.id).where(_c.id.in_(campaign_ids), _c.state == str(CampaignState.CANCELLED))
-            late = update(delivery_table).where(_again, _d.campaign_id.in_(cancelled))
+            late = update(delivery_table).where(_d.state == READY, _d.campaign_id.in_(cancelled))
             self._connection.execute(late.values(state=int(DeliveryState.CANCELLED)))
 
     def _held(self, results: Sequence[DeliveryResult]) -> Mapping[tuple[str, str, str], tuple[str, int]]:
@@ -344,8 +344,8 @@ def _values(row: Delivery) -> dict[str, object]:
     state = int(row.state)
     return {
         "campaign_id": row.campaign_id, "person_id": row.person_id, "channel": str(row.channel), "state": state,
-        "attempts": row.attempts, "created_at": row.due_at, "due_at": row.due_at, "worker": row.worker,
-        "message_id": row.message_id, "provider_id": row.provider_id, "code": row.code,
+        "attempts": row.attempts, "created_at": row.created_at or row.due_at, "due_at": row.due_at,
+        "worker": row.worker, "message_id": row.message_id, "provider_id": row.provider_id, "code": row.code,
         "sent_sha256": row.sent_sha256, "done_at": row.due_at if state in _TERMINAL else None,
     }  # fmt: skip
 
@@ -372,6 +372,7 @@ def _claimed(row: Delivery, worker: str) -> Delivery:
         worker=worker,
         message_id=row.message_id,
         code=row.code,
+        created_at=row.created_at,
     )
 
 
@@ -403,4 +404,5 @@ def _delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
         provider_id=row.provider_id,
         code=row.code,
         sent_sha256=row.sent_sha256,
+        created_at=row.created_at,
     )
