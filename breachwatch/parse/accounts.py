@@ -23,7 +23,8 @@ _GPASSWD = re.compile(
 _GROUP = re.compile(r"(?:new group: |group added to \S{1,64}: )name=(?P<group>[^\s,]{1,256})")
 _UID_CHANGED = re.compile(rf"change user {_NAME} UID from '?(?P<old>\d{{1,10}})'? to '?(?P<uid>\d{{1,10}})'?")
 _CHANGED = re.compile(
-    rf"(?:change(?:d)? user|lock user|unlock user|change name of|chang(?:e|ed) (?:user )?(?:shell|password|home) (?:of|for)) {_NAME}"
+    r"(?:changed? user|lock user|unlock user|change name of|changed? (?:user )?(?:shell|password|home) (?:of|for)) "
+    rf"{_NAME}"
 )
 _DELETED = re.compile(rf"(?:delete user|removed? user) {_NAME}")
 _PASSWORD = re.compile(
@@ -31,7 +32,8 @@ _PASSWORD = re.compile(
 )
 _CRON = re.compile(r"\((?P<user>[^()]{1,256})\) (?P<verb>[A-Z][A-Z ]{1,24}?)(?: \((?P<what>.*)\))?$", re.DOTALL)
 _LOGIN = re.compile(
-    r"(?:FAILED LOGIN (?:SESSION )?\(?\d{0,4}\)?\s?(?:FROM|on) '?(?P<from>[^\s']{0,256})'? FOR '?(?P<user>.{0,256}?)'?, (?P<reason>.{1,256})"
+    r"(?:FAILED LOGIN (?:SESSION )?\(?\d{0,4}\)?\s?(?:FROM|on) '?(?P<from>[^\s']{0,256})'?"
+    r" FOR '?(?P<user>.{0,256}?)'?, (?P<reason>.{1,256})"
     r"|(?P<root>ROOT LOGIN) +(?:ON|on) '?(?P<tty>[^\s']{1,64})'?(?: FROM '?(?P<from2>[^\s']{1,256})'?)?"
     r"|LOGIN ON (?P<tty2>\S{1,64}) BY (?P<user2>\S{1,256})(?: FROM (?P<from3>\S{1,256}))?)$"
 )

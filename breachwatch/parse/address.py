@@ -13,6 +13,7 @@ MAX_ADDRESS_CHARS = 256
 
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
+_NAME = re.compile(r"(?=[^.]{0,63}[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9])?", re.ASCII)
 _HAS_PORT = re.compile(r"\[([0-9A-Fa-f:.%a-z]{2,64})\](?::(\d{1,5}))?|((?:\d{1,3}\.){3}\d{1,3}):(\d{1,5})", re.ASCII)
 
 
@@ -40,6 +41,8 @@ def set_source(fields: dict[str, FieldValue], text: str) -> None:
     address = ip_of(text)
     if address is not None:
         fields["source.ip"] = address
+    elif _NAME.fullmatch(text) is not None:
+        fields["source.domain"] = text
 
 
 def set_source_port(fields: dict[str, FieldValue], text: str | None) -> None:

@@ -60,7 +60,7 @@ def _web_product(path: str) -> str:
 
 
 class AutoParser:
-    """A file of unknown format: each line is asked of the parser that read the last one, then of the one it looks like."""
+    """A file of unknown format: each line goes to the parser that read the last one, then to the one it looks like."""
 
     format = "auto"
 

@@ -33,7 +33,7 @@ def _from_overlong(found: re.Match[bytes]) -> bytes:
 
 
 def percent_decoded(text: str) -> str:
-    """One round of URL decoding; bytes that are no UTF-8 become `\\xhh`."""
+    r"""One round of URL decoding; bytes that are no UTF-8 become `\xhh`."""
     if "%" not in text:
         return text
     octets = _PERCENT.sub(_from_percent, text.encode("utf-8", "surrogatepass"))

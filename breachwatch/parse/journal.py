@@ -41,7 +41,7 @@ class JournalParser:
         reason = "no journal record"
         return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=SYSLOG),)
 
-    def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
+    def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:  # noqa: ARG002  # Reader
         """The event of the record, or None where it is none."""
         record = decoded_record(line.data)
         if isinstance(record, str):
@@ -54,12 +54,11 @@ class JournalParser:
         message = _text(record.get("MESSAGE")).strip()
         tag = _text(record.get("SYSLOG_IDENTIFIER")) or _text(record.get("_COMM"))
         pid = _text(record.get("SYSLOG_PID")) or _text(record.get("_PID"))
-        fields, logsource = self._fields(line, host, tag[:128], pid, message, record)
+        fields, logsource = self._fields(line, (host, tag[:128], pid, message), record)
         return (new_event(event_id(line, host), at_utc, logsource, fields, f"{tag}[{pid}]: {message}"),)
 
-    def _fields(
-        self, line: RawLine, host: str, tag: str, pid: str, message: str, record: Fields
-    ) -> tuple[Fields, LogSource]:
+    def _fields(self, line: RawLine, said: tuple[str, str, str, str], record: Fields) -> tuple[Fields, LogSource]:
+        host, tag, pid, message = said
         number = pid if pid.isdecimal() and len(pid) <= 10 else None  # noqa: PLR2004
         if is_impostor(tag, record):
             fields = line_fields(line, host, message)

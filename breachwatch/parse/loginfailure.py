@@ -13,8 +13,10 @@ MAX_SEARCHED_CHARS = 2048
 
 _HINT = re.compile(r"auth|log[io]n|password|credential|user", re.IGNORECASE)
 _REFUSED = re.compile(
-    r"(?:auth\w{0,12}|log[io]n|password|credentials?)\b[^\n]{0,40}?\b(?:fail(?:ed|ure)?|denied|rejected|refused|invalid|incorrect|mismatch|error)\b"
-    r"|\b(?:fail(?:ed|ure)?|invalid|incorrect|wrong|bad|unsuccessful|could not)\b[^\n]{0,40}?\b(?:auth\w{0,12}|log[io]n|password|credentials?|username)\b",
+    r"(?:auth\w{0,12}|log[io]n|password|credentials?)\b[^\n]{0,40}?"
+    r"\b(?:fail(?:ed|ure)?|denied|rejected|refused|invalid|incorrect|mismatch|error)\b"
+    r"|\b(?:fail(?:ed|ure)?|invalid|incorrect|wrong|bad|unsuccessful|could not)\b[^\n]{0,40}?"
+    r"\b(?:auth\w{0,12}|log[io]n|password|credentials?|username)\b",
     re.IGNORECASE,
 )
 _ADDRESS = re.compile(

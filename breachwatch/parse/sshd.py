@@ -14,22 +14,22 @@ SSHD = LogSource("linux", "", "sshd")
 Fields = dict[str, FieldValue]
 _Handler = Callable[[str, Fields], bool]
 
+_VERB = r"(?:Failed|Accepted|Postponed|Partial) (?P<method>\S{1,64}) for (?P<invalid>(?:invalid|illegal) user )?"
 _ADDRESS = r"(?P<address>\S{1,256})"
 _END = r"(?: port (?P<port>\d{1,5}))?(?: \[preauth\])?"
 
 _TRIED = re.compile(
-    r"(?:Failed|Accepted|Postponed|Partial) (?P<method>\S{1,64}) for (?P<invalid>invalid user |illegal user )?(?P<user>.*)"
-    rf" from {_ADDRESS} port (?P<port>\d{{1,5}})(?: ssh[12])?(?: \[preauth\])?(?:: [A-Z][-\w@.]{{1,63}} \S{{16,128}})?",
+    rf"{_VERB}(?P<user>.*) from {_ADDRESS} port (?P<port>\d{{1,5}})(?: ssh[12])?"
+    r"(?: \[preauth\])?(?:: [A-Z][-\w@.]{1,63} \S{16,128})?",
     re.DOTALL,
 )
 """Greedy user, everything after it anchored: the last ` from ... port ...` is sshd's, whatever the user is called."""
 
 _TRIED_WITH_DETAIL = re.compile(
-    r"(?:Failed|Accepted|Postponed|Partial) (?P<method>\S{1,64}) for (?P<invalid>invalid user |illegal user )?(?P<user>.*?)"
-    rf" from {_ADDRESS} port (?P<port>\d{{1,5}}) ssh[12](?:: .*)?",
+    rf"{_VERB}(?P<user>.*?) from {_ADDRESS} port (?P<port>\d{{1,5}}) ssh[12](?:: .*)?",
     re.DOTALL,
 )
-"""Certificate ids and host-based client names follow the address and are the client's too: here the first one counts."""
+"""Certificate ids and host-based client names follow the address and are the client's too: here the first counts."""
 
 _INVALID = re.compile(rf"(?:Invalid|Illegal) user (?P<user>.*) from {_ADDRESS}{_END}", re.DOTALL)
 _CLOSED_BY_USER = re.compile(
@@ -41,11 +41,13 @@ _CLOSED = re.compile(
     rf"(?:Connection (?:closed|reset) by|Disconnected from) (?:user (?P<user>\S{{1,256}}) )?{_ADDRESS}{_END}"
 )
 _RECEIVED = re.compile(
-    r"Received disconnect from (?P<address>\S{1,256}?)(?: port (?P<port>\d{1,5}):|: )(?P<code>\d{1,5}): ?(?P<reason>.*)",
+    r"Received disconnect from (?P<address>\S{1,256}?)(?: port (?P<port>\d{1,5}):|: )(?P<code>\d{1,5}): ?"
+    r"(?P<reason>.*)",
     re.DOTALL,
 )
 _DISCONNECTING = re.compile(
-    r"Disconnecting(?: (?P<who>invalid|authenticating) user (?P<user>.*))? (?P<address>[0-9A-Fa-f.:]{3,45}) port (?P<port>\d{1,5}): "
+    r"Disconnecting(?: (?P<who>invalid|authenticating) user (?P<user>.*))?"
+    r" (?P<address>[0-9A-Fa-f.:]{3,45}) port (?P<port>\d{1,5}): "
     r"(?P<reason>Change of username or service not allowed: |Too many authentication failures)",
     re.DOTALL,
 )
@@ -58,7 +60,8 @@ _TOO_MANY = re.compile(
 _NOT_ALLOWED = re.compile(rf"User (?P<user>\S{{1,256}}) from {_ADDRESS} not allowed because (?P<reason>.*)", re.DOTALL)
 _ROOT_REFUSED = re.compile(rf"ROOT LOGIN REFUSED FROM {_ADDRESS}{_END}")
 _PAM_ERROR = re.compile(
-    r"PAM: (?P<reason>.{1,128}?) for (?P<invalid>illegal user |invalid user )?(?P<user>.*) from (?P<address>\S{1,256})(?: via \S{1,256})? ?",
+    r"PAM: (?P<reason>.{1,128}?) for (?P<invalid>illegal user |invalid user )?(?P<user>.*)"
+    r" from (?P<address>\S{1,256})(?: via \S{1,256})? ?",
     re.DOTALL,
 )
 _REVERSE = re.compile(
@@ -69,8 +72,10 @@ _NEGOTIATION = re.compile(
     r"(?:Unable to negotiate with (?P<address>\S{1,256}) port (?P<port>\d{1,5}): (?P<reason>.{1,512})"
     r"|Did not receive identification string from (?P<address2>\S{1,256})(?: port (?P<port2>\d{1,5}))?"
     r"|Bad protocol version identification '.*' from (?P<address3>\S{1,256})(?: port (?P<port3>\d{1,5}))?"
-    r"|(?:ssh_dispatch_run_fatal: Connection from|banner exchange: Connection from) (?P<address4>\S{1,256}) port (?P<port4>\d{1,5}): .{1,256}"
-    r"|Magic value check failed \(\d{1,10}\) on obfuscated handshake from (?P<address5>\S{1,256}) port (?P<port5>\d{1,5})"
+    r"|(?:ssh_dispatch_run_fatal: Connection from|banner exchange: Connection from)"
+    r" (?P<address4>\S{1,256}) port (?P<port4>\d{1,5}): .{1,256}"
+    r"|Magic value check failed \(\d{1,10}\) on obfuscated handshake"
+    r" from (?P<address5>\S{1,256}) port (?P<port5>\d{1,5})"
     r"|Unable to negotiate a key exchange method"
     r")(?: \[preauth\])?",
     re.DOTALL,

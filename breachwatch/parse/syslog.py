@@ -28,20 +28,23 @@ _BODY = re.compile(r"([^\s\[\]]*[^\s:\[\]]) +([^\s:\[]{1,128})(?:\[(\d{1,10})\])
 """`host tag[pid]: message`"""
 _BODY_NO_HOST = re.compile(r"([^\s:\[]{1,128})(?:\[(\d{1,10})\])?: ?(.*)", re.DOTALL)
 _BODY_ODD_TAG = re.compile(
-    r"([^\s\[\]]*[^\s:\[\]]) +((?:-- )?[^\s:\[]{1,64}(?: \d[\w.]{0,15}| <\w{1,16}>)?)(?:\[(\d{1,10})\])?(?: <\w{1,16}>)?: ?(.*)",
+    r"([^\s\[\]]*[^\s:\[\]]) +((?:-- )?[^\s:\[]{1,64}(?: \d[\w.]{0,15}| <\w{1,16}>)?)"
+    r"(?:\[(\d{1,10})\])?(?: <\w{1,16}>)?: ?(.*)",
     re.DOTALL,
 )
 """`syslogd 1.4.1: restart.`, ` -- root[2421]: ROOT LOGIN ON tty2`, `sockerfilterfw[1985] <Info>: ...`"""
 _BODY_NO_TAG = re.compile(r"([^\s:\[\]]{1,255}) (.*)", re.DOTALL)
 _BSD_HEAD = re.compile(
-    r"(?:<(?P<pri>\d{1,3})>)?(?P<month>[A-Z][a-z]{2}) {1,2}(?P<day>\d{1,2}) (?:(?P<year>\d{4}) )?(?P<clock>\d\d:\d\d:\d\d)"
+    r"(?:<(?P<pri>\d{1,3})>)?(?P<month>[A-Z][a-z]{2}) {1,2}(?P<day>\d{1,2}) (?:(?P<year>\d{4}) )?"
+    r"(?P<clock>\d\d:\d\d:\d\d)"
     r"(?P<fraction>\.\d{1,9})?(?: (?P<zone>[A-Z]{3,4}))?:? (?:<[\w.]{1,32}> )?"
 )
 _ISO_HEAD = re.compile(
     r"(?:<(?P<pri>\d{1,3})>)?(?P<time>\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,]\d{1,9})?(?:Z|[+-]\d\d:?\d\d)?) "
 )
 _RFC5424 = re.compile(
-    r"<(?P<pri>\d{1,3})>1 (?P<time>\S{1,64}) (?P<host>\S{1,255}) (?P<app>\S{1,48}) (?P<pid>\S{1,128}) (?P<msgid>\S{1,32}) ?"
+    r"<(?P<pri>\d{1,3})>1 (?P<time>\S{1,64}) (?P<host>\S{1,255}) (?P<app>\S{1,48}) (?P<pid>\S{1,128}) "
+    r"(?P<msgid>\S{1,32}) ?"
 )
 _NO_TIME = re.compile(r"([A-Za-z0-9][\w.-]{0,254}) ([A-Za-z][\w./-]{0,63})\[(\d{1,10})\]: (.*)", re.DOTALL)
 _REPEATED = re.compile(r"\s*message repeated (\d{1,7}) times: \[ ?(.*?)\]?\s*$", re.DOTALL)
@@ -94,7 +97,7 @@ class SyslogParser:
         if at_utc is None:
             return None
         self._last_at = at_utc
-        return self._headed(text[found.end() :], priority, text, line, at_utc, context)
+        return self._headed(text, found.end(), line, at_utc, context, priority=priority)
 
     def _bsd(self, found: re.Match[str], context: ParseContext) -> datetime | None:
         if found["year"]:
@@ -109,17 +112,18 @@ class SyslogParser:
         return at_utc
 
     def _headed(
-        self, rest: str, priority: str | None, text: str, line: RawLine, at_utc: datetime, context: ParseContext
+        self, text: str, at: int, line: RawLine, at_utc: datetime, context: ParseContext, *, priority: str | None
     ) -> Sequence[Event]:
         """What follows the time: host and tag, either of which may be missing."""
+        rest = text[at:]
         if (body := _BODY.match(rest) or _BODY_ODD_TAG.match(rest)) is not None:
-            return self._tagged(body.groups(), text, line, at_utc, context, priority)
+            return self._tagged(body.groups(), text, line, at_utc, context, priority=priority)
         if (body := _BODY_NO_HOST.match(rest)) is not None:
-            return self._tagged((context.host, *body.groups()), text, line, at_utc, context, priority)
+            return self._tagged((context.host, *body.groups()), text, line, at_utc, context, priority=priority)
         host, message = context.host, rest
         if not rest.startswith("-") and (body := _BODY_NO_TAG.fullmatch(rest)) is not None:
             host, message = body.groups()
-        return self._tagged((host, "", None, message), text, line, at_utc, context, priority)
+        return self._tagged((host, "", None, message), text, line, at_utc, context, priority=priority)
 
     def _tagged(
         self,
@@ -128,6 +132,7 @@ class SyslogParser:
         line: RawLine,
         at_utc: datetime,
         context: ParseContext,
+        *,
         priority: str | None = None,
     ) -> Sequence[Event]:
         host, tag, pid, message = body
@@ -138,7 +143,7 @@ class SyslogParser:
         if host in _CHROME_SEVERITIES:
             severity, host = host.lower(), context.host
         message = message.strip()
-        if "repeated" in message[:64] and (events := self._repeated(host, tag, pid, message, text, line, at_utc)):
+        if "repeated" in message[:64] and (events := self._repeated((host, tag, pid, message), text, line, at_utc)):
             return events
         self._last = (host, tag, pid, message)
         fields, logsource = self.message_fields(line, host, tag, pid, message)
@@ -175,9 +180,10 @@ class SyslogParser:
         return known
 
     def _repeated(
-        self, host: str, tag: str, pid: str | None, message: str, text: str, line: RawLine, at_utc: datetime
+        self, said: tuple[str, str, str | None, str], text: str, line: RawLine, at_utc: datetime
     ) -> list[Event] | None:
         """N events for a message that stands for N, where its program has a reader; None for all other lines."""
+        host, tag, pid, message = said
         if (found := _REPEATED.match(message)) is not None:
             inner = found[2]
         elif (found := _LAST_REPEATED.match(message)) is not None and self._last is not None:
@@ -206,7 +212,7 @@ class SyslogParser:
         host = context.host if found["host"] == "-" else found["host"]
         tag = "" if found["app"] == "-" else found["app"]
         pid = found["pid"] if found["pid"].isdecimal() and len(found["pid"]) <= 10 else None  # noqa: PLR2004
-        return self._tagged((host, tag, pid, message), text, line, at_utc, context, found["pri"])
+        return self._tagged((host, tag, pid, message), text, line, at_utc, context, priority=found["pri"])
 
 
 def _after_structured_data(text: str, at: int) -> str:

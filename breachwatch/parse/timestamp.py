@@ -41,7 +41,7 @@ def utc(
     """The instant in UTC, or None where there is no such time; a leap second counts as the second before."""
     hour, minute, second = clock
     try:
-        local = datetime(year, month, day, hour, minute, min(second, 59), microsecond, tzinfo=tz)  # noqa: PLR2004
+        local = datetime(year, month, day, hour, minute, min(second, 59), microsecond, tzinfo=tz)
         return local.astimezone(UTC)
     except (ValueError, OverflowError):
         return None
@@ -52,23 +52,25 @@ class YearlessClock:
 
     def __init__(self) -> None:
         self._cache: dict[str, datetime | None] = {}
+        self._tz: tzinfo | None = None
+        self._first_year: int | None = None
         self._year = 0
         self._last: datetime | None = None
-        self._basis: tuple[tzinfo, int | None] | None = None
         self._reference: datetime | None = None
 
     def at(self, stamp: str, context: ParseContext) -> datetime | None:
         """The instant of a 15-character stamp, or None where it is no time."""
-        try:
-            return self._cache[stamp]
-        except KeyError:
-            return self._remember(stamp, context)
+        if context.tz is self._tz and context.year == self._first_year:
+            try:
+                return self._cache[stamp]
+            except KeyError:
+                return self._remember(stamp, context)
+        self._tz, self._first_year = context.tz, context.year
+        self._last, self._year = None, context.year or 0
+        self._cache.clear()
+        return self._remember(stamp, context)
 
     def _remember(self, stamp: str, context: ParseContext) -> datetime | None:
-        basis = (context.tz, context.year)
-        if self._basis != basis:
-            self._basis, self._last, self._year = basis, None, context.year or 0
-            self._cache.clear()
         if len(self._cache) >= MAX_CACHED or self._reference is None or context.reference_utc - self._reference > SKEW:
             self._cache.clear()
             self._reference = context.reference_utc
@@ -80,9 +82,12 @@ class YearlessClock:
         if context.year is None:
             moment = _newest_before(month, day, clock, context)
         else:
+            before = self._last
             moment = self._running(month, day, clock, context.tz)
-            if moment is None or (self._last is not None and moment < self._last and moment.month != self._last.month):
-                return moment  # a late line of another month: not worth remembering, and wrong a year later
+            if moment is None or (self._last is not None and moment < self._last):
+                return moment  # a late line from before the turn of the year: wrong to remember a year later
+            if before is None or (before.year, before.month) != (moment.year, moment.month):
+                self._cache.clear()  # a sparse log comes to the same second of the next year
         self._cache[stamp] = moment
         return moment
 

@@ -13,7 +13,8 @@ Fields = dict[str, FieldValue]
 
 _APACHE_TIME = re.compile(r"\[([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:\.\d{1,6})? \d{4})\] ")
 _APACHE = re.compile(
-    r"\[(?:(?P<module>[\w-]{0,64}):)?(?P<level>[a-z0-9]{2,16})\] (?:\[pid (?P<pid>\d{1,10})(?::tid (?P<tid>\d{1,20}))?\] )?"
+    r"\[(?:(?P<module>[\w-]{0,64}):)?(?P<level>[a-z0-9]{2,16})\] "
+    r"(?:\[pid (?P<pid>\d{1,10})(?::tid (?P<tid>\d{1,20}))?\] )?"
     r"(?:\([\w-]{1,32}\)[^\[\]:]{1,128}: )?(?:\[(?:client|remote) (?P<client>[^\]\s]{1,256})\] )?(?P<message>.*)",
     re.DOTALL,
 )
@@ -23,7 +24,8 @@ _NGINX = re.compile(
     re.DOTALL,
 )
 _NGINX_CLIENT = re.compile(
-    r', client: ([^\s,"]{1,256})(?: using \w{1,16})?, server: [^,"]{0,1024}(?=$|, (?:request|login|upstream|host|referrer|subrequest): ".*"?$|, (?:upstream): )',
+    r", client: ([^\s,\"]{1,256})(?: using \w{1,16})?, server: [^,\"]{0,1024}"
+    r"(?=$|, (?:request|login|upstream|host|referrer|subrequest): )",
     re.DOTALL,
 )
 _NGINX_STRICT = re.compile(
@@ -32,11 +34,13 @@ _NGINX_STRICT = re.compile(
 )
 _NGINX_LAST_CLIENT = re.compile(r', client: ([^\s,"]{1,256})$')
 _NGINX_CONNECTED = re.compile(r"client (\S{1,64}) connected to ")
+_NGINX_LOGIN = re.compile(r', login: "([^"]{1,256})"')
 _NGINX_REQUEST = re.compile(r', request: "([A-Z][A-Za-z_-]{0,31}) ([^"\s]{1,8192})(?: HTTP/(\d(?:\.\d)?))?"')
 
 _NO_LOGIN = re.compile(
     r"(?:AH\d{5}: )?(?:Digest: )?user [`'\"]?(?P<user>.{0,256}?)[`'\"]?"
-    r"(?:: (?:authentication failure|password mismatch)| not found| in realm [`'].{0,256}' not found| was not found in )"
+    r"(?:: (?:authentication failure|password mismatch)| not found"
+    r"| in realm [`'].{0,256}' not found| was not found in )"
     r"|(?:AH\d{5}: )?client used wrong authentication scheme"
     r"|client login failed: ",
     re.IGNORECASE,
@@ -105,6 +109,8 @@ def _nginx(text: str, fields: Fields) -> bool:
         address, port = split_port(client)
         set_source(fields, address)
         set_source_port(fields, port)
+    if (login := _NGINX_LOGIN.search(message)) is not None:
+        fields["user.name"] = login[1]
     requests = _NGINX_REQUEST.findall(message)
     if len(requests) == 1:
         fields["http.request.method"], fields["url.original"] = requests[0][0], requests[0][1]

@@ -1,0 +1,186 @@
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breachwatch.model import LogSource
+from breachwatch.parse.event import line_fields
+from breachwatch.parse.web import access_fields
+from tests.parse.samples import fields_of, parse_one, raw_line
+
+AGENT = '"https://example.com/" "Mozilla/5.0 (X11)"'
+
+
+def access(request: str, *, prefix: str = "203.0.113.7 - -", result: str = "200 512", rest: str = f" {AGENT}") -> str:
+    return f'{prefix} [17/May/2025:10:05:03 +0200] "{request}" {result}{rest}'
+
+
+def test_a_combined_line_has_all_its_fields():
+    event = parse_one(access("GET /a/b.php?x=1&y=a+b HTTP/1.1", prefix="203.0.113.7 - bob"), "nginx")
+    assert event.logsource == LogSource("nginx", "webserver", "")
+    assert event.at_utc == datetime(2025, 5, 17, 8, 5, 3, tzinfo=UTC)
+    wanted = {
+        "event.action": "http_request",
+        "event.category": ("web",),
+        "event.type": ("access",),
+        "event.outcome": "success",
+        "source.ip": "203.0.113.7",
+        "user.name": "bob",
+        "http.request.method": "GET",
+        "http.version": "1.1",
+        "url.original": "/a/b.php?x=1&y=a+b",
+        "url.path": "/a/b.php",
+        "web.path_decoded": "/a/b.php",
+        "url.query": "x=1&y=a+b",
+        "web.query_decoded": "x=1&y=a b",
+        "http.response.status_code": 200,
+        "http.response.body.bytes": 512,
+        "http.request.referrer": "https://example.com/",
+        "user_agent.original": "Mozilla/5.0 (X11)",
+    }
+    assert wanted.items() <= event.fields.items()
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "decoded"),
+    [
+        ("/%2e%2e/x", "/../x", "/../x"),
+        ("/%252e%252e/x", "/%2e%2e/x", "/../x"),
+        ("/%25252e%25252e/x", "/%252e%252e/x", "/../x"),
+        ("/%c0%ae%c0%ae/x", "/../x", "/../x"),
+        ("/%e0%80%ae/x", "/./x", "/./x"),
+        ("/%u002e%u002e/x", "/../x", "/../x"),
+        ("/\\x2e\\x2e/x", "/\\x2e\\x2e/x", "/../x"),
+        ("/%zz%", "/%zz%", "/%zz%"),
+        ("/%ff", "/\\xff", "/\\xff"),
+        ("/caf%C3%A9", "/café", "/café"),
+    ],
+)
+def test_paths_are_decoded_once_and_fully(target, path, decoded):
+    fields = fields_of(access(f"GET {target} HTTP/1.1"), "apache")
+    assert (fields["url.original"], fields["url.path"], fields["web.path_decoded"]) == (target, path, decoded)
+
+
+def test_queries_are_decoded_like_forms():
+    fields = fields_of(access("GET /?q=%2527+or+1%253d1%3b\\x22 HTTP/1.1"), "apache")
+    assert fields["web.query_decoded"] == "q=' or 1=1;\""
+    assert fields["url.query"] == "q=%2527+or+1%253d1%3b\\x22"
+
+
+@pytest.mark.parametrize(
+    ("prefix", "expected"),
+    [
+        ("203.0.113.7 - -", {"source.ip": "203.0.113.7"}),
+        ("www.example.com 203.0.113.7 - -", {"source.ip": "203.0.113.7", "url.domain": "www.example.com"}),
+        ("www.example.com:443 203.0.113.7 - bob", {"url.domain": "www.example.com", "user.name": "bob"}),
+        ("10.0.0.2, 198.51.100.9 - -", {"source.ip": "10.0.0.2"}),
+        ("10.0.0.2, 8.8.8.8 - -", {"source.ip": "8.8.8.8"}),
+        ('"10.5.102.222, 8.8.8.8" 10.2.1.185 - bob', {"source.ip": "8.8.8.8", "user.name": "bob"}),
+        ("203.0.113.7 -", {"source.ip": "203.0.113.7"}),
+        ("203.0.113.7 - bob smith", {"source.ip": "203.0.113.7", "user.name": "bob smith"}),
+        ("scan.example.net - -", {"source.address": "scan.example.net", "source.domain": "scan.example.net"}),
+        ("unix: - -", {"source.address": "unix:"}),
+        ("a.example, b.example - -", {"source.address": "a.example, b.example"}),
+        ("203.0.113.7 - x [17/May/2025:10:05:03 +0200]", {"source.ip": "203.0.113.7"}),
+        ("::ffff:203.0.113.7 - -", {"source.ip": "203.0.113.7", "source.address": "::ffff:203.0.113.7"}),
+        ("999.0.113.7 - -", {"source.address": "999.0.113.7"}),
+    ],
+)
+def test_the_client_is_found_in_every_prefix(prefix, expected):
+    fields = fields_of(access("GET / HTTP/1.1", prefix=prefix), "apache")
+    assert expected.items() <= fields.items()
+    if "source.ip" not in expected and "user.name" not in expected:
+        assert "source.ip" not in fields
+
+
+@pytest.mark.parametrize(
+    "request_line", ["", "-", "hello", "\\x16\\x03\\x01\\x01 \\x02", "GET", "get /x HTTP/1.1 ", "1 / HTTP/1.1"]
+)
+def test_a_malformed_request_is_kept_as_it_is(request_line):
+    fields = fields_of(access(request_line, result="400 0"), "nginx")
+    assert fields["event.action"] == "http_request"
+    assert fields["event.outcome"] == "failure"
+    assert "http.request.method" not in fields
+    if request_line not in ("", "-"):
+        assert fields["url.original"] == request_line
+
+
+def test_targets_may_hold_blanks_and_absolute_urls():
+    spaced = fields_of(access("GET /a b/c HTTP/1.1"), "nginx")
+    assert (spaced["http.request.method"], spaced["url.path"]) == ("GET", "/a b/c")
+    absolute = fields_of(access("GET http://u@example.org:8080/p?q HTTP/1.1"), "nginx")
+    assert (absolute["url.domain"], absolute["url.path"], absolute["url.query"]) == ("example.org", "/p", "q")
+    assert absolute["url.original"] == "http://u@example.org:8080/p?q"
+    assert fields_of(access("CONNECT example.org:443 HTTP/1.1"), "nginx")["url.path"] == "example.org:443"
+    assert fields_of(access("GET /old"), "nginx")["url.path"] == "/old"
+
+
+def test_a_quoted_forgery_in_request_and_agent_stays_inside_its_field():
+    forged = r"GET /\" 200 1 \"-\" \"x\" HTTP/1.1"
+    fields = fields_of(access(forged, rest=r' "-" "a\" 6.6.6.6 - - [17/May/2025:10:05:03 +0200] \"GET /y"'), "apache")
+    assert fields["http.response.status_code"] == 200
+    assert fields["http.response.body.bytes"] == 512
+    assert fields["source.ip"] == "203.0.113.7"
+    assert str(fields["url.original"]).startswith(r"/\" 200")
+
+
+def test_a_server_that_escapes_nothing_is_still_read():
+    fields = fields_of(access('GET /?q="x" HTTP/1.1'), "nginx")
+    assert fields["url.original"] == '/?q="x"'
+    assert fields["http.response.status_code"] == 200
+
+
+def test_a_forwarded_address_is_noted_but_never_the_source():
+    fields = fields_of(access("GET / HTTP/1.1", rest=f' {AGENT} "198.51.100.1, 10.0.0.1"'), "nginx")
+    assert (fields["source.ip"], fields["network.forwarded_ip"]) == ("203.0.113.7", "198.51.100.1")
+    assert "network.forwarded_ip" not in fields_of(access("GET / HTTP/1.1", rest=f' {AGENT} "-"'), "nginx")
+    slow = fields_of(access("GET /%41 HTTP/1.1", rest=f' {AGENT} "198.51.100.1"'), "nginx")
+    assert slow["network.forwarded_ip"] == "198.51.100.1"
+
+
+def test_other_layouts_of_the_same_servers_are_read():
+    common = fields_of(access("GET / HTTP/1.1", rest="", result="200 -"), "apache")
+    assert "http.response.body.bytes" not in common
+    assert "user_agent.original" not in common
+    tls = fields_of('[10/Aug/2018:09:45:56 +0200] 203.0.113.7 TLSv1.2 ECDHE "GET /x HTTP/1.1" 1375', "apache")
+    assert (tls["tls.cipher"], tls["url.path"], tls["event.outcome"]) == ("ECDHE", "/x", "unknown")
+    proxy = fields_of(
+        '[24/Jan/2022:16:51:02 +0000] - 404 404 - GET http a.example "/x" [Client 203.0.113.7] [Length 192] [Gzip 3.10]'
+        ' [Sent-to b] "curl" "-"',
+        "nginx",
+    )
+    assert (proxy["url.domain"], proxy["url.path"], proxy["http.response.status_code"]) == ("a.example", "/x", 404)
+    no_zone = parse_one('203.0.113.7 - - [27/Jun/2013:11:55:44] "GET / HTTP/1.1" 200 266', "apache")
+    assert no_zone.at_utc == datetime(2013, 6, 27, 11, 55, 44, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "stamp", ["99/May/2025:10:05:03 +0200", "17/Foo/2025:10:05:03 +0200", "17/May/2025:10:05:03 +9999"]
+)
+def test_a_time_that_cannot_be_is_not_made_up(stamp):
+    event = parse_one(f'203.0.113.7 - - [{stamp}] "GET / HTTP/1.1" 200 1', "nginx")
+    assert event.fields["event.kind"] == "pipeline_error" or "+9999" in stamp
+
+
+TARGETS = st.text(alphabet="/abc.?=&+-_~:;,!'()*$", min_size=1, max_size=40).map(lambda text: "/" + text)
+
+
+@given(target=TARGETS, method=st.sampled_from(["GET", "POST", "PROPFIND"]), user=st.sampled_from(["-", "bob"]))
+def test_the_quick_way_and_the_long_way_give_the_same_fields(target, method, user):
+    text = access(f"{method} {target} HTTP/1.1", prefix=f"203.0.113.7 - {user}")
+    quick = dict(parse_one(text, "nginx").fields)
+    slow = line_fields(raw_line(text), "web01", text)
+    assert access_fields(text, slow) == "17/May/2025:10:05:03 +0200"
+    assert quick == slow
+
+
+def test_a_clock_of_many_seconds_stays_bounded():
+    from breachwatch.parse.timestamp import AccessClock
+
+    clock = AccessClock()
+    for second in range(3000):
+        stamp = f"17/May/2025:10:{second // 60:02d}:{second % 60:02d} +0000"
+        assert clock.at(stamp, UTC) == datetime(2025, 5, 17, 10, second // 60, second % 60, tzinfo=UTC)
