@@ -54,11 +54,11 @@ class Status(_Row):
 
 
 class Alternative(_Row):
-    """One of several candidates for a due time."""
+    """One of several candidates for a due time: only units that can be computed, or the earliest could be missed."""
 
     after: str
     amount: int = Field(strict=True, ge=1, le=10_000)
-    unit: Unit
+    unit: Literal["hours", "calendar_days", "months"]
 
 
 class Variant(_Row):

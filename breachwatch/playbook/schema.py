@@ -24,8 +24,6 @@ MAX_WAIT = timedelta(days=7)
 
 
 def _duration(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value
     parts = _DURATION.match(value) if isinstance(value, str) else None
     if parts is None:
         raise ValueError("expected a number and one of s, m, h, d, for example 5m")

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 from breachwatch.errors import PlaybookError
 from breachwatch.model import Duty, Incident, IncidentState, Severity, StepRun, StepState
-from breachwatch.playbook.actions import Action, MarkNotified, MarkNotifying
+from breachwatch.playbook.actions import Action, MarkNotifying
 from breachwatch.playbook.plan import plan, recorded
 from breachwatch.playbook.schema import Playbook
 
@@ -116,5 +116,5 @@ class _World:
             self.steps[run.step] = run
         elif isinstance(action, MarkNotifying):
             self.incident = replace(self.incident, state=IncidentState.NOTIFYING)
-        elif isinstance(action, MarkNotified):
+        else:
             self.incident = replace(self.incident, state=IncidentState.NOTIFIED, notified_at=now)

@@ -136,6 +136,10 @@ def test_clocks_start_at_the_detection_and_not_at_the_confirmation():
     assert found["confirmed_at"] == START + timedelta(hours=30)
 
 
+def test_containment_is_an_instant_too():
+    assert instants(go(fresh(), *PATHS[S.CONTAINED]))["contained_at"] == START
+
+
 def test_nobody_is_aware_before_somebody_looked():
     assert "aware_at" not in instants(fresh())
     assert instants(go(fresh(), S.ACKNOWLEDGED))["aware_at"] == START

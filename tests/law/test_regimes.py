@@ -141,10 +141,14 @@ def test_a_month_without_the_day_ends_on_its_last():
         ('{after: "stage:first.submitted_at", amount: 4, unit: hours}', "stage:first.submitted_at is not known"),
         ("{earliest_of: [{after: aware_at, amount: 4, unit: hours}]}", "aware_at is not known"),
         ("{after: null, unit: immediate}", "no start recorded"),
+        (
+            "{after: detected_at, amount: 4, unit: hours, variants: [{when: grave, amount: 1, unit: business_days}]}",
+            "working days",
+        ),
     ],
 )
 def test_a_date_that_cannot_be_known_is_not_invented(due, why):
-    duty = only(row(due), {"detected_at": DETECTED})
+    duty = only(row(due), {"detected_at": DETECTED}, conditions=frozenset({"grave"}))
     assert (duty.due_at, duty.starts_at) == (None, duty.starts_at)
     assert why in duty.why
 
@@ -196,6 +200,16 @@ STAGE = "  - {id: first, to: [authority], due: {after: detected_at, amount: 1, u
     ("text", "line", "what"),
     [
         (HEAD + STAGE.replace("hours", "fortnights"), 17, "unit"),
+        (HEAD + STAGE.replace("amount: 1, unit: hours", "amount: 1"), 17, "needs `unit`"),
+        (
+            HEAD
+            + STAGE.replace(
+                "after: detected_at, amount: 1, unit: hours",
+                "earliest_of: [{after: aware_at, amount: 1, unit: business_days}]",
+            ),
+            17,
+            "'hours', 'calendar_days' or 'months'",
+        ),
         (HEAD + STAGE.replace("amount: 1, ", ""), 17, "needs `amount`"),
         (HEAD + STAGE.replace("after: detected_at, ", ""), 17, "exactly one of"),
         (HEAD + STAGE.replace("after: detected_at", "after: detected"), 17, "start detected is not defined"),

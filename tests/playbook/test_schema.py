@@ -169,6 +169,8 @@ def test_a_circle_of_needs_is_found_however_long():
     with pytest.raises(PlaybookError, match="needs itself"):
         load_playbook(text, "mine.yaml")
     assert len(load_playbook(text.replace("needs: [s0]", "needs: []"), "mine.yaml").on_confirm) == 40
+    diamond = text.replace("needs: [s0]", "needs: []").replace("needs: [s1]", "needs: [s1, s2, s3]")
+    assert len(load_playbook(diamond, "mine.yaml").on_confirm) == 40
 
 
 @given(st.integers(0, len(TEXT)), st.integers(0, 30), st.text(max_size=12))
