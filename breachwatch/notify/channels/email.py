@@ -10,10 +10,11 @@ import ipaddress
 import re
 import select
 import smtplib
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -107,10 +108,8 @@ class SmtpChannel:
         smtp, self._smtp = self._smtp, None
         self._needs_reset = False
         if smtp is not None and smtp.sock is not None:
-            try:
-                smtp.sock.shutdown(2)
-            except OSError:
-                pass  # it is gone already
+            with suppress(OSError):  # it may be gone already
+                smtp.sock.shutdown(socket.SHUT_RDWR)
             smtp.close()
 
     # -- one mail transaction -------------------------------------------------------------------------------------
@@ -201,7 +200,7 @@ class SmtpChannel:
             retry=retry_if_exception_type(ConnectionResetError),
             stop=stop_after_attempt(2),
             wait=wait_fixed(0.1),
-            sleep=self._pause.wait,
+            sleep=self._rest,
             reraise=True,
         )
         try:
@@ -219,6 +218,9 @@ class SmtpChannel:
         except (OSError, smtplib.SMTPException) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
             self._down(f"cannot be reached: {reason}", "unreachable", "check smtp.host and smtp.port")
+
+    def _rest(self, seconds: float) -> None:
+        self._pause.wait(seconds)
 
     def _down(self, what: str, code: str, hint: str | None = None) -> NoReturn:
         self.close()
@@ -271,7 +273,7 @@ class SmtpChannel:
     @staticmethod
     def _reply(smtp: smtplib.SMTP) -> _Reply:
         """One reply, however many lines it has. Raises: OSError, SMTPException."""
-        file = smtp.file  # type: ignore[attr-defined]  # not in the type stubs; getreply() reads from it too
+        file = smtp.file  # getreply() of the hand-shake reads from it too
         if file is None:
             raise ConnectionResetError
         for _line in range(MAX_REPLY_LINES):
