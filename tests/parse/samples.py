@@ -17,18 +17,18 @@ def raw_line(text: str | bytes, offset: int = 0, source: str = "/var/log/x.log")
     return RawLine(source=source, data=data, offset=offset, generation="ab12", length_bytes=len(data))
 
 
-def parse_all(text: str | bytes, format: str = "syslog", context: ParseContext = CONTEXT) -> Sequence[Event]:
-    return parser_for(format).parse(raw_line(text), context)
+def parse_all(text: str | bytes, kind: str = "syslog", context: ParseContext = CONTEXT) -> Sequence[Event]:
+    return parser_for(kind).parse(raw_line(text), context)
 
 
-def parse_one(text: str | bytes, format: str = "syslog", context: ParseContext = CONTEXT) -> Event:
-    events = parse_all(text, format, context)
+def parse_one(text: str | bytes, kind: str = "syslog", context: ParseContext = CONTEXT) -> Event:
+    events = parse_all(text, kind, context)
     assert len(events) == 1
     return events[0]
 
 
-def fields_of(text: str | bytes, format: str = "syslog") -> Mapping[str, FieldValue]:
-    return parse_one(text, format).fields
+def fields_of(text: str | bytes, kind: str = "syslog") -> Mapping[str, FieldValue]:
+    return parse_one(text, kind).fields
 
 
 def sshd(message: str) -> Mapping[str, FieldValue]:

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # real log lines stay in one piece
 from __future__ import annotations
 
 import pytest

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  # real log lines stay in one piece
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
@@ -6,7 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from breachwatch.model import LogSource
-from breachwatch.parse import ParseContext, parser_for
+from breachwatch.parse import ParseContext, Parser, parser_for
 from tests.parse.samples import CONTEXT, parse_all, parse_one, raw_line
 
 
@@ -43,7 +44,9 @@ from tests.parse.samples import CONTEXT, parse_all, parse_one, raw_line
         ("a x[12]: y", "2026-03-01T12:00:00", "a", "x", 12, "y"),
     ],
 )
-def test_every_dialect_gives_time_host_process_and_message(line, at, host, name, pid, message):
+def test_every_dialect_gives_time_host_process_and_message(  # noqa: PLR0917  # one column each
+    line, at, host, name, pid, message
+):
     event = parse_one(line)
     assert event.at_utc == datetime.fromisoformat(at).replace(tzinfo=UTC)
     found = [event.fields.get(key) for key in ("host.name", "process.name", "process.pid", "message")]
@@ -77,7 +80,7 @@ def test_priorities_become_levels():
     assert parse_one("2021-03-06T04:07:33.1Z ERR kernel: y").fields["log.level"] == "err"
 
 
-def at(line: str, parser, context: ParseContext) -> datetime:
+def at(line: str, parser: Parser, context: ParseContext) -> datetime:
     return parser.parse(raw_line(line), context)[0].at_utc
 
 
