@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Any
 
 from sqlalchemy import BigInteger, Connection, Dialect, Table, Text, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DontWrapMixin
+from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeDecorator
 
 from breachwatch.errors import StoreError
@@ -81,21 +83,25 @@ class HostileText(TypeDecorator[str]):
 
 def insert_ignoring(connection: Connection, table: Table, values: Mapping[str, Any]) -> bool:
     """Insert a row unless its key is there; returns whether it was new."""
-    statement = _insert(connection, table).values(**values)
+    statement = _insert_ignoring(connection.dialect.name, table)
     # asked of the row itself: psycopg leaves rowcount of an INSERT unset
-    return connection.execute(statement.on_conflict_do_nothing().returning(literal(1))).one_or_none() is not None
+    return connection.execute(statement, dict(values)).one_or_none() is not None
 
 
 def insert_or_update(
     connection: Connection, table: Table, values: Mapping[str, Any], *, key: Sequence[str], update: Sequence[str]
 ) -> None:
     """Insert a row, or give the columns `update` their new values where the row with this key is there."""
-    statement = _insert(connection, table).values(**values)
+    statement = _insert(connection.dialect.name, table)
     new = {name: statement.excluded[name] for name in update}
-    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=new))
+    connection.execute(statement.on_conflict_do_update(index_elements=list(key), set_=new), dict(values))
 
 
-def _insert(connection: Connection, table: Table) -> sqlite.Insert | postgresql.Insert:
-    if connection.dialect.name == "postgresql":
-        return postgresql.insert(table)
-    return sqlite.insert(table)
+@lru_cache(maxsize=64)
+def _insert_ignoring(dialect: str, table: Table) -> ReturningInsert[Any]:
+    """Built once: building a statement costs more than running it."""
+    return _insert(dialect, table).on_conflict_do_nothing().returning(literal(1))
+
+
+def _insert(dialect: str, table: Table) -> sqlite.Insert | postgresql.Insert:
+    return postgresql.insert(table) if dialect == "postgresql" else sqlite.insert(table)

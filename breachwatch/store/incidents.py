@@ -19,10 +19,10 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    bindparam,
     delete,
     insert,
     select,
-    tuple_,
     update,
 )
 
@@ -128,10 +128,29 @@ TABLES = (
 MAX_CANDIDATES = 64
 """Incidents given for the keys of one match, newest first: bounds the work that a hostile key can cause."""
 
-KEYS_PER_QUERY = 200
-"""Pairs in one statement: two parameters each, and SQLite allows 32,766."""
+IDS_PER_QUERY = 500
+"""Ids in one statement: SQLite allows 32,766 parameters."""
 
 _ENDED = (str(IncidentState.CLOSED), str(IncidentState.DISMISSED))
+
+# Statements of the path that every match takes are built once: building one costs several times its execution.
+_BY_ID = select(incident_table).where(incident_table.c.id == bindparam("wanted"))
+_INCIDENT_OF_MATCH = select(incident_match.c.incident_id).where(incident_match.c.match_id == bindparam("wanted"))
+_KEYS_OF = select(incident_key).where(incident_key.c.incident_id.in_(bindparam("wanted", expanding=True)))
+_OPEN_WITH_KEY = (
+    select(incident_table)
+    .join(incident_key, incident_key.c.incident_id == incident_table.c.id)
+    .where(
+        incident_key.c.field == bindparam("field"),
+        incident_key.c.value == bindparam("value"),
+        incident_table.c.state.not_in(_ENDED),
+    )
+    .order_by(incident_table.c.last_seen.desc(), incident_table.c.id)
+    .limit(MAX_CANDIDATES)
+)
+_SAVE = update(incident_table).where(
+    incident_table.c.id == bindparam("saved_id"), incident_table.c.revision == bindparam("read_revision")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +168,8 @@ class IncidentTable:
 
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
+        self._keys_at: dict[tuple[str, int], frozenset[tuple[str, str]]] = {}
+        """Keys by incident and revision, as read or written in this transaction: spares a query per match."""
 
     def next_id(self, year: int) -> str:
         """The next free id of a year, INC-2026-000001 and up. Gaps appear only where a transaction was rolled back."""
@@ -170,48 +191,35 @@ class IncidentTable:
         Raises: StoreError (somebody changed it since, or it is not there).
         """
         saved = replace(incident, revision=incident.revision + 1)
-        here = (incident_table.c.id == incident.id) & (incident_table.c.revision == incident.revision)
-        changed = self._connection.execute(update(incident_table).where(here).values(**_columns(saved)))
-        if changed.rowcount != 1:
+        version = {"saved_id": incident.id, "read_revision": incident.revision}
+        if self._connection.execute(_SAVE, {**_columns(saved), **version}).rowcount != 1:
             raise StoreError(
                 f"the incident is not at revision {incident.revision} any more",
                 source=incident.id,
                 hint="somebody changed it meanwhile: read it again and repeat",
             )
-        known = self._keys([incident.id]).get(incident.id, frozenset())
-        self._add_keys(incident.id, incident.keys - known)
-        for field, value in known - incident.keys:
-            self._connection.execute(
-                delete(incident_key).where(
-                    incident_key.c.incident_id == incident.id,
-                    incident_key.c.field == field,
-                    incident_key.c.value == value,
-                )
-            )
+        known = self._keys_at.pop((incident.id, incident.revision), None)
+        if known is None:
+            known = self._keys([incident.id]).get(incident.id, frozenset())
+        if known != incident.keys:
+            self._add_keys(incident.id, incident.keys - known)
+            self._drop_keys(incident.id, known - incident.keys)
+        self._keys_at[incident.id, saved.revision] = incident.keys
         return saved
 
     def get(self, incident_id: str) -> Incident | None:
         """One incident, or None."""
-        row = self._connection.execute(select(incident_table).where(incident_table.c.id == incident_id)).one_or_none()
+        row = self._connection.execute(_BY_ID, {"wanted": incident_id}).one_or_none()
         return None if row is None else self._incidents([row])[0]
 
     def open_with_keys(self, keys: Iterable[tuple[str, str]]) -> builtins.list[Incident]:
         """Incidents, not closed or dismissed, that have any of these (field, value) pairs; at most MAX_CANDIDATES."""
-        wanted = builtins.list(dict.fromkeys(keys))
         found: dict[str, Row[Any]] = {}
-        for start in range(0, len(wanted), KEYS_PER_QUERY):
-            pairs = wanted[start : start + KEYS_PER_QUERY]
-            having = select(incident_key.c.incident_id).where(
-                tuple_(incident_key.c.field, incident_key.c.value).in_(pairs)
-            )
-            rows = self._connection.execute(
-                select(incident_table)
-                .where(incident_table.c.id.in_(having), incident_table.c.state.not_in(_ENDED))
-                .order_by(incident_table.c.last_seen.desc(), incident_table.c.id)
-                .limit(MAX_CANDIDATES)
-            )
+        for field, value in dict.fromkeys(keys):
+            rows = self._connection.execute(_OPEN_WITH_KEY, {"field": field, "value": value})
             found.update((row.id, row) for row in rows)
-        return self._incidents(found.values())
+        newest = sorted(found.values(), key=lambda row: row.last_seen, reverse=True)
+        return self._incidents(newest[:MAX_CANDIDATES])
 
     def list(self, states: Collection[IncidentState] | None = None, limit: int = 1_000) -> builtins.list[Incident]:
         """Incidents, newest first; `states` None means all."""
@@ -227,8 +235,7 @@ class IncidentTable:
 
     def incident_of_match(self, match_id: str) -> str | None:
         """The id of the incident that holds a match, or None: ask before absorbing, so a repeat counts once."""
-        query = select(incident_match.c.incident_id).where(incident_match.c.match_id == match_id)
-        return self._connection.scalar(query)
+        return self._connection.scalar(_INCIDENT_OF_MATCH, {"wanted": match_id})
 
     def matches(self, incident_id: str, limit: int = 10_000) -> builtins.list[Match]:
         """The evidence in event time; of more than `limit` the newest."""
@@ -306,19 +313,27 @@ class IncidentTable:
         if rows:
             self._connection.execute(insert(incident_key), rows)
 
+    def _drop_keys(self, incident_id: str, keys: Iterable[tuple[str, str]]) -> None:
+        for field, value in keys:
+            here = (incident_key.c.field == field) & (incident_key.c.value == value)
+            self._connection.execute(delete(incident_key).where(incident_key.c.incident_id == incident_id, here))
+
     def _keys(self, incident_ids: Collection[str]) -> dict[str, frozenset[tuple[str, str]]]:
         found: dict[str, set[tuple[str, str]]] = {}
         ids = builtins.list(incident_ids)
-        for start in range(0, len(ids), KEYS_PER_QUERY):
-            query = select(incident_key).where(incident_key.c.incident_id.in_(ids[start : start + KEYS_PER_QUERY]))
-            for row in self._connection.execute(query):
+        for start in range(0, len(ids), IDS_PER_QUERY):
+            for row in self._connection.execute(_KEYS_OF, {"wanted": ids[start : start + IDS_PER_QUERY]}):
                 found.setdefault(row.incident_id, set()).add((row.field, row.value))
         return {incident_id: frozenset(keys) for incident_id, keys in found.items()}
 
     def _incidents(self, rows: Iterable[Row[Any]]) -> builtins.list[Incident]:
         kept = builtins.list(rows)
-        keys = self._keys([row.id for row in kept])
-        return [_incident(row, keys.get(row.id, frozenset())) for row in kept]
+        unread = [row.id for row in kept if (row.id, row.revision) not in self._keys_at]
+        read = self._keys(unread)
+        for row in kept:
+            if row.id in read or (row.id, row.revision) not in self._keys_at:
+                self._keys_at[row.id, row.revision] = read.get(row.id, frozenset())
+        return [_incident(row, self._keys_at[row.id, row.revision]) for row in kept]
 
 
 def _columns(incident: Incident) -> dict[str, Any]:
