@@ -9,10 +9,12 @@ from datetime import datetime
 from hashlib import sha256
 from types import MappingProxyType
 
+from markupsafe import escape
+
 from breachwatch.errors import TemplateError
 from breachwatch.model import Campaign, Channel, Delivery, DeliveryState, OutgoingMessage, Person
-from breachwatch.notify.mime import build_email, message_id
-from breachwatch.notify.template import TemplateSet, TemplateSource, nest
+from breachwatch.notify.mime import PersonalBody, build_email, message_id, one_line, quoted_printable
+from breachwatch.notify.template import Rendered, TemplateSet, TemplateSource, nest
 
 VERSION = 1
 
@@ -21,8 +23,21 @@ NO_CONTACT = "no-contact"
 
 _LETTERHEAD = MappingProxyType({"privacy_contact": "contact.privacy"})
 _KINDS = {Channel.EMAIL: "txt", Channel.SMS: "sms", Channel.CHAT: "txt"}
-_HEADERS = {"Auto-Submitted": "auto-generated"}
-"""RFC 3834: holiday replies stay away."""
+MAX_NAME_CHARS = 200
+KEPT_BODIES = 64
+NAME_MARK = "\ue000name\ue000"
+"""Stands for the name while a body is prepared; private-use characters, which no template escapes."""
+
+
+class _Headers(dict[str, dict[str, str]]):
+    """The headers of each language. RFC 3834: automatic replies to an automatic message stay away."""
+
+    def __missing__(self, language: str) -> dict[str, str]:
+        made = self[language] = {"Auto-Submitted": "auto-generated", "Content-Language": language}
+        return made
+
+
+_HEADERS = _Headers()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +60,11 @@ class FrozenNotice:
         if person.language in self.names:
             return person.language
         return "en" if "en" in self.names else min(self.names)
+
+    def words(self, language: str, name: str, kind: str | None) -> Rendered:
+        """The notice in words for somebody of this name (which may be empty). Raises: TemplateError."""
+        about = {"name": name} if name.strip() else {}
+        return self.templates.render(self.names[language], language, kind, {**self.facts, "person": about})
 
 
 def freeze(
@@ -128,6 +148,7 @@ class NoticeRenderer:
     key: bytes = field(repr=False)
     domain: str
     _opened: dict[bytes, FrozenNotice] = field(default_factory=dict)
+    _prepared: dict[tuple[str, str, bool], tuple[str, PersonalBody, PersonalBody | None]] = field(default_factory=dict)
 
     def message_id(self, campaign_id: str, person_id: str, channel: Channel) -> str:
         """The same for every try; for gateways without a domain."""
@@ -152,11 +173,9 @@ class NoticeRenderer:
         Raises: TemplateError.
         """
         language = notice.language_for(person)
-        name = notice.names[language]
-        about = {"name": person.name} if person.name.strip() else {}
-        values = {**notice.facts, "person": about}
+        name = one_line(person.name)[:MAX_NAME_CHARS]
         if channel is not Channel.EMAIL:
-            words = notice.templates.render(name, language, _KINDS[channel], values)
+            words = notice.words(language, name, _KINDS[channel])
             text = words.sms if channel is Channel.SMS else words.text
             return OutgoingMessage(
                 channel=channel,
@@ -165,23 +184,43 @@ class NoticeRenderer:
                 payload=(text or "").encode("utf-8", "replace"),
                 subject=words.subject,
             )
-        words = notice.templates.render(name, language, None, values)
+        subject, plain, html = self._bodies(notice, language, name)
         payload = build_email(
             sender=notice.sender,
             sender_name=notice.sender_name,
             to=person.email,
-            to_name=person.name,
+            to_name=name,
             reply_to=notice.reply_to,
-            subject=words.subject,
-            text=words.text,
-            html=words.html,
+            subject=subject,
+            text=plain,
+            html=html,
             message_id=message_id,
             date=date.replace(microsecond=0),
-            headers={**_HEADERS, "Content-Language": language},
+            headers=_HEADERS[language],
         )
         return OutgoingMessage(
-            channel=channel, to=person.email, message_id=message_id, payload=payload, subject=words.subject
+            channel=channel, to=person.email, message_id=message_id, payload=payload, subject=subject
         )
+
+    def _bodies(self, notice: FrozenNotice, language: str, name: str) -> tuple[str, bytes, bytes | None]:
+        """Subject, text and HTML; rendered once per campaign and language where only the name differs."""
+        key = (notice.content_hash, language, bool(name))
+        prepared = self._prepared.get(key)
+        if prepared is None:
+            mark = NAME_MARK if name else ""
+            words = notice.words(language, mark, None)
+            plainly = notice.templates.prints_person_plainly(notice.names[language], language)
+            usable = plainly and NAME_MARK not in words.subject and name.count(NAME_MARK) == 0
+            if not usable:
+                whole = notice.words(language, name, None)
+                html = None if whole.html is None else quoted_printable(whole.html)
+                return whole.subject, quoted_printable(whole.text), html
+            rich = None if words.html is None else PersonalBody(words.html, NAME_MARK)
+            if len(self._prepared) >= KEPT_BODIES:
+                self._prepared.clear()
+            prepared = self._prepared[key] = (words.subject, PersonalBody(words.text, NAME_MARK), rich)
+        subject, plain, rich = prepared
+        return subject, plain.encode(name), None if rich is None else rich.encode(str(escape(name)))
 
 
 def preview(

@@ -2,7 +2,7 @@
 
 Written out by hand because `email.message` costs more than sending does (facts/notify.md 3.1); a differential test
 reads every kind of message back with the standard library's parser.
-Source: RFC 5322 (format), RFC 2045 (quoted-printable, base64), RFC 2046 5.1.4 (alternative), RFC 2047 (encoded words).
+Source: RFC 5322 (format), RFC 2045 (quoted-printable), RFC 2046 5.1.4 (alternative), RFC 2047 (encoded words).
 """
 
 from __future__ import annotations
@@ -25,7 +25,10 @@ _ENCODED_WORD_BYTES = 39
 """39 bytes are 52 base64 characters: with `=?utf-8?b??=` and `Subject: ` below the 76 of RFC 2047 section 2."""
 
 _LINE = 76
-_BASE64_LINE_BYTES = 57
+_PLAIN_PART, _HTML_PART = (
+    b"Content-Type: text/" + kind + b'; charset="utf-8"\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n'
+    for kind in (b"plain", b"html")
+)
 _PLAIN_HEADER = re.compile(r"[\x20-\x7e]*\Z")
 _PLAIN_PHRASE = re.compile(r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~ -]+\Z")
 _ADDRESS = re.compile(r"[\x21-\x3b=\x3f-\x7e]+@[A-Za-z0-9.-]+\Z|[\x21-\x3b=\x3f-\x7e]+@\[[0-9A-Fa-f.:IPv]+\]\Z")
@@ -42,8 +45,8 @@ def build_email(
     to: str,
     reply_to: str = "",
     subject: str,
-    text: str,
-    html: str | None = None,
+    text: str | bytes,
+    html: str | bytes | None = None,
     message_id: str,
     date: datetime,
     headers: Mapping[str, str] | None = None,
@@ -52,29 +55,85 @@ def build_email(
 ) -> bytes:
     """One message with CRLF lines, `multipart/alternative` where there is HTML.
 
+    `text` and `html` as bytes are bodies that `quoted_printable` or `PersonalBody` has encoded already.
     Raises: TemplateError for an address, header name or Message-ID that is none, and for a message that is too large.
     """
     if not _MESSAGE_ID.match(message_id):
         raise TemplateError("not a Message-ID")
-    head = [
-        f"Date: {_date(date)}",
-        f"From: {_mailbox(sender, sender_name)}",
-        f"To: {_mailbox(to, to_name)}",
-        f"Message-ID: <{message_id}>",
-        _header("Subject", subject),
-        "MIME-Version: 1.0",
-    ]
-    if reply_to:
-        head.append(f"Reply-To: {_mailbox(reply_to, '')}")
-    for name, value in (headers or {}).items():
-        if not _HEADER_NAME.match(name):
-            raise TemplateError("not a header name")
-        head.append(_header(name, value))
-    body = _part("plain", text) if html is None else _alternative(message_id, text, html)
-    message = "\r\n".join(head).encode("ascii") + b"\r\n" + body
+    same = _same_head(sender, sender_name, reply_to, subject, tuple(headers.items()) if headers else ())
+    head = f"Date: {_date(date)}\r\nTo: {_mailbox(to, to_name)}\r\nMessage-ID: <{message_id}>\r\n{same}".encode("ascii")
+    plain = text if isinstance(text, bytes) else quoted_printable(text)
+    if html is None:
+        message = head + _PLAIN_PART + plain
+    else:
+        rich = html if isinstance(html, bytes) else quoted_printable(html)
+        # `=_` can stand in no quoted-printable line (RFC 2045 6.7 (1)), so no body can hold the boundary
+        boundary = b"=_" + blake2b(message_id.encode("ascii"), digest_size=12).hexdigest().encode("ascii")
+        # the CRLF in front of a boundary is the boundary's own, not the text's (RFC 2046 5.1.1)
+        message = b"".join(
+            (
+                head, b'Content-Type: multipart/alternative; boundary="', boundary, b'"\r\n\r\n',
+                b"--", boundary, b"\r\n", _PLAIN_PART, plain,
+                b"\r\n--", boundary, b"\r\n", _HTML_PART, rich,
+                b"\r\n--", boundary, b"--\r\n",
+            )
+        )  # fmt: skip
     if len(message) > MAX_MESSAGE_BYTES:
         raise TemplateError(f"message of {len(message)} bytes; at most {MAX_MESSAGE_BYTES}")
     return message
+
+
+@lru_cache(maxsize=64)
+def _same_head(sender: str, sender_name: str, reply_to: str, subject: str, headers: tuple[tuple[str, str], ...]) -> str:
+    """The header lines that a whole campaign shares, each with its line end."""
+    lines = [f"From: {_mailbox(sender, sender_name)}", _header("Subject", subject), "MIME-Version: 1.0"]
+    if reply_to:
+        lines.append(f"Reply-To: {_mailbox(reply_to, '')}")
+    for name, value in headers:
+        if not _HEADER_NAME.match(name):
+            raise TemplateError("not a header name")
+        lines.append(_header(name, value))
+    return "\r\n".join(lines) + "\r\n"
+
+
+def quoted_printable(text: str) -> bytes:
+    """Text as lines of at most 76 ASCII bytes with CRLF ends."""
+    lines = text.splitlines() if "\r" in text else text.removesuffix("\n").split("\n")
+    raw = ("\r\n".join(lines) + "\r\n").encode("utf-8", "replace")
+    return b2a_qp(raw, istext=True)
+
+
+class PersonalBody:
+    """A body that differs between people only where `mark` stands: encoded once, but for the lines with the mark.
+
+    Quoted-printable works line by line, so the bytes are those of `quoted_printable` on the whole text; the first
+    message of each body is checked for that.
+    """
+
+    def __init__(self, text: str, mark: str) -> None:
+        self._mark, self._text, self._checked = mark, text, False
+        self._runs: list[bytes | str] = []
+        for line in text.removesuffix("\n").split("\n"):
+            if mark in line:
+                self._runs.append(line)
+            elif self._runs and isinstance(self._runs[-1], bytes):
+                self._runs[-1] += quoted_printable(line)
+            else:
+                self._runs.append(quoted_printable(line))
+
+    def encode(self, value: str) -> bytes:
+        """The body with `value` at the mark."""
+        mark = self._mark
+        made = b"".join(
+            [run if isinstance(run, bytes) else quoted_printable(run.replace(mark, value)) for run in self._runs]
+        )
+        if not self._checked:
+            if made != quoted_printable(self._text.replace(mark, value)):
+                raise TemplateError(
+                    "a body encoded in parts differs from the whole", hint="this is a defect: report it"
+                )
+            self._checked = True
+        return made
 
 
 def message_id(key: bytes, campaign: str, person: str, channel: str, domain: str = "") -> str:
@@ -86,41 +145,6 @@ def message_id(key: bytes, campaign: str, person: str, channel: str, domain: str
     named = b"".join(len(part).to_bytes(4) + part for part in (v.encode() for v in (campaign, person, channel)))
     token = blake2b(named, key=key[:64], digest_size=20, person=b"bw-message-id").hexdigest()
     return f"{token}@{domain}" if domain else token
-
-
-def _alternative(identity: str, text: str, html: str) -> bytes:
-    # `=_` can stand in no quoted-printable or base64 line (RFC 2045 6.7 (1)), so no body can hold the boundary
-    boundary = "=_" + blake2b(identity.encode(), digest_size=12).hexdigest()
-    line = f"--{boundary}".encode("ascii")
-    return b"".join(
-        (
-            f'Content-Type: multipart/alternative; boundary="{boundary}"\r\n\r\n'.encode("ascii"),
-            line, b"\r\n", _part("plain", text),
-            # the CRLF in front of a boundary is the boundary's own, not the text's (RFC 2046 5.1.1)
-            b"\r\n", line, b"\r\n", _part("html", html),
-            b"\r\n", line, b"--\r\n",
-        )
-    )  # fmt: skip
-
-
-def _part(subtype: str, text: str) -> bytes:
-    data = "\r\n".join(text.split("\n")) if "\r" not in text else "\r\n".join(text.splitlines())
-    if not data.endswith("\r\n"):
-        data += "\r\n"
-    raw = data.encode("utf-8", "replace")
-    others = len(raw) - len(data)
-    # Quoted-printable stays readable for people and filters; for Vietnamese it would be three times as long as base64
-    if others * 6 < len(raw):
-        encoding, body = b"quoted-printable", b2a_qp(raw, istext=True)
-        if b"\r\n" not in body or body.count(b"\n") != body.count(b"\r\n"):
-            body = re.sub(rb"\r?\n", b"\r\n", body)
-    else:
-        lines = (raw[at : at + _BASE64_LINE_BYTES] for at in range(0, len(raw), _BASE64_LINE_BYTES))
-        encoding, body = b"base64", b"\r\n".join([b2a_base64(line, newline=False) for line in lines]) + b"\r\n"
-    return (
-        b"Content-Type: text/" + subtype.encode("ascii") + b'; charset="utf-8"\r\nContent-Transfer-Encoding: '
-        + encoding + b"\r\n\r\n" + body
-    )  # fmt: skip
 
 
 def one_line(text: str) -> str:

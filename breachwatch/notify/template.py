@@ -87,6 +87,8 @@ class _Part:
     subject: Compiled | None
     required: Mapping[str, int]
     """Facts that it cannot do without, with the line that names each first."""
+    plain_person: bool
+    """Facts about the person are only printed or asked for, never filtered or compared."""
 
 
 class TemplateSet:
@@ -138,6 +140,11 @@ class TemplateSet:
         """Facts that the notice cannot do without. Raises: TemplateError."""
         kinds = [kind for kind in KINDS if self.has(name, language, kind)]
         return frozenset(fact for kind in kinds for fact in self._part(name, language, kind).required)
+
+    def prints_person_plainly(self, name: str, language: str) -> bool:
+        """Whether the person's name may be put into rendered words afterwards, with the same result."""
+        kinds = [kind for kind in KINDS if self.has(name, language, kind)]
+        return all(self._part(name, language, kind).plain_person for kind in kinds)
 
     def render(
         self, name: str, language: str, kind: str | None, values: Mapping[str, str] | Mapping[str, Mapping[str, str]]
@@ -242,6 +249,7 @@ def _compile(source: TemplateSource, kind: str) -> _Part:
             body=environment.from_string(body),
             subject=None if subject_text is None else _TEXT.from_string(subject_text),
             required=required,
+            plain_person=all(_prints_person_plainly(parsed) for parsed in (subject_tree, tree) if parsed is not None),
         )
     except TemplateSyntaxError as error:
         raise TemplateError(f"not a template: {error.message}", source=f"{source.where}:{error.lineno}") from error
@@ -305,6 +313,19 @@ def _branches(node: nodes.Node, guarded: frozenset[str]) -> Iterator[tuple[nodes
         yield node.right, guarded | _defined(node.left)
     else:
         yield from ((child, guarded) for child in node.iter_child_nodes())
+
+
+def _prints_person_plainly(node: nodes.Node) -> bool:
+    """Whether a value of `person` can be put into the rendered words afterwards."""
+    if isinstance(node, nodes.Getattr):
+        return not (isinstance(node.node, nodes.Name) and node.node.name == "person")
+    if isinstance(node, nodes.Test):
+        return True
+    printed = isinstance(node, nodes.Output)
+    return all(
+        (printed and isinstance(child, nodes.Getattr)) or _prints_person_plainly(child)
+        for child in node.iter_child_nodes()
+    )
 
 
 def _defined(test: nodes.Node) -> frozenset[str]:

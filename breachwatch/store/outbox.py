@@ -16,7 +16,8 @@ from sqlalchemy import (
     Row,
     String,
     Table,
-    and_,
+    TextClause,
+    Update,
     bindparam,
     case,
     exists,
@@ -24,6 +25,7 @@ from sqlalchemy import (
     insert,
     select,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -87,11 +89,6 @@ _URGENCY = case({str(CampaignKind.PAGE): 0, str(CampaignKind.AUTHORITY): 1}, val
 """Staff first, then the authority, then customers: a million customers never delay a page."""
 
 _c, _d = campaign_table.c, delivery_table.c
-_KEY = and_(
-    _d.campaign_id == bindparam("k_campaign"),
-    _d.person_id == bindparam("k_person"),
-    _d.channel == bindparam("k_channel"),
-)
 _CAMPAIGN_COLUMNS = [column for column in campaign_table.c if column.name != "content"]
 _DELIVERY_COLUMNS = (
     _d.campaign_id, _d.person_id, _d.channel, _d.state, _d.attempts, _d.due_at, _d.worker, _d.message_id,
@@ -99,6 +96,54 @@ _DELIVERY_COLUMNS = (
 )  # fmt: skip
 _TERMINAL = tuple(int(state) for state in DeliveryState if state not in {DeliveryState.READY, DeliveryState.CLAIMED})
 _INSERT_BATCH = 5_000
+
+
+def _claim_statement(condition: TextClause) -> Update:
+    """Take due rows under a lease. The condition is literal, for only then does a partial index apply."""
+    due = (
+        select(_d.campaign_id, _d.person_id, _d.channel)
+        .where(condition)
+        .where(
+            _d.campaign_id == bindparam("k_campaign"),
+            _d.channel == bindparam("k_channel"),
+            _d.due_at <= bindparam("k_now", type_=UtcMicros()),
+        )
+        .order_by(_d.due_at)
+        .limit(bindparam("k_limit", type_=Integer()))
+        .with_for_update(skip_locked=True)
+    )
+    return (
+        update(delivery_table)
+        .where(tuple_(_d.campaign_id, _d.person_id, _d.channel).in_(due))
+        .values(
+            state=CLAIMED,
+            attempts=_d.attempts + 1,
+            worker=bindparam("k_worker"),
+            lease_until=bindparam("k_lease", type_=UtcMicros()),
+        )
+        .returning(*_DELIVERY_COLUMNS)
+    )
+
+
+_CLAIM_FRESH, _CLAIM_AGAIN = _claim_statement(_fresh), _claim_statement(_again)
+
+_RECORD = (
+    update(delivery_table)
+    .where(
+        _d.campaign_id == bindparam("k_campaign"),
+        _d.person_id == bindparam("k_person"),
+        _d.channel == bindparam("k_channel"),
+        _d.state == CLAIMED,
+        _d.worker == bindparam("k_worker"),
+        _d.attempts == bindparam("k_fence"),
+    )
+    .values(
+        state=bindparam("n_state"), attempts=bindparam("n_attempts"), due_at=bindparam("n_due"),
+        worker=bindparam("n_worker"), lease_until=None, provider_id=bindparam("n_provider"), code=bindparam("n_code"),
+        sent_sha256=bindparam("n_sha"), sent_at=bindparam("n_sent"), done_at=bindparam("n_done"),
+    )
+)  # fmt: skip
+"""The fence is in the condition: a claim that was lost in between changes no row."""
 
 
 class OutboxTable:
@@ -193,58 +238,56 @@ class OutboxTable:
         """
         claimed: list[Delivery] = []
         again_left = retries
+        lease = now + timedelta(seconds=lease_s)
         channels = [channel] if channel else list(Channel)
         running = self._connection.execute(
             select(_c.id).where(_c.state == str(CampaignState.RUNNING)).order_by(_URGENCY, _c.created_at, _c.id)
         ).scalars()
         for campaign_id in running.all():
             for one in channels:
-                again = self._due(campaign_id, one, now, min(again_left, limit - len(claimed)), again=True)
+                place = {
+                    "k_campaign": campaign_id,
+                    "k_channel": str(one),
+                    "k_now": now,
+                    "k_worker": worker,
+                    "k_lease": lease,
+                }
+                again = self._take(_CLAIM_AGAIN, place, min(again_left, limit - len(claimed)))
                 again_left -= len(again)
-                fresh = self._due(campaign_id, one, now, limit - len(claimed) - len(again), again=False)
-                claimed += again + fresh
-        lease = now + timedelta(seconds=lease_s)
-        if claimed:
-            statement = (
-                update(delivery_table)
-                .where(_KEY)
-                .values(state=CLAIMED, attempts=_d.attempts + 1, worker=worker, lease_until=lease)
-            )
-            self._connection.execute(statement, [_key(row) for row in claimed])
-        return [_claimed(row, worker) for row in claimed]
+                claimed += again
+                claimed += self._take(_CLAIM_FRESH, place, limit - len(claimed))
+        return claimed
 
-    def _due(self, campaign_id: str, channel: Channel, now: datetime, limit: int, *, again: bool) -> list[Delivery]:
+    def _take(self, statement: Any, place: Mapping[str, object], limit: int) -> list[Delivery]:
         if limit <= 0:
             return []
-        # literal conditions, not parameters: only then does the planner see that the partial index applies
-        query = (
-            select(*_DELIVERY_COLUMNS)
-            .where(_again if again else _fresh)
-            .where(_d.campaign_id == campaign_id, _d.channel == str(channel), _d.due_at <= now)
-            .order_by(_d.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True, of=delivery_table)
-        )
-        return [_delivery(row) for row in self._connection.execute(query)]
+        return [_delivery(row) for row in self._connection.execute(statement, {**place, "k_limit": limit})]
 
     def record(self, results: Sequence[DeliveryResult]) -> list[DeliveryResult]:
         """Write down results whose claim still holds; returns those. A result under a lost claim changes nothing."""
-        held = self._held(results)
-        kept = [result for result in results if held.get(_identity(result)) == (result.worker, result.attempts)]
-        if kept:
-            statement = (
-                update(delivery_table)
-                .where(_KEY, _d.state == CLAIMED)
-                .where(_d.worker == bindparam("k_worker"), _d.attempts == bindparam("k_fence"))
-                .values(
-                    state=bindparam("n_state"), attempts=bindparam("n_attempts"), due_at=bindparam("n_due"),
-                    worker=bindparam("n_worker"), lease_until=None, provider_id=bindparam("n_provider"),
-                    code=bindparam("n_code"), sent_sha256=bindparam("n_sha"), sent_at=bindparam("n_sent"),
-                    done_at=bindparam("n_done"),
-                )
-            )  # fmt: skip
-            self._connection.execute(statement, [_recorded(result) for result in kept])
-            self._cancel_late({result.campaign_id for result in kept if result.state is DeliveryState.READY})
+        if not results:
+            return []
+        done = self._connection.execute(_RECORD, [_recorded(result) for result in results]).rowcount
+        # nearly always every claim still holds; only else is it worth asking which
+        kept = list(results) if done == len(results) else self._kept(results)
+        self._cancel_late({result.campaign_id for result in kept if result.state is DeliveryState.READY})
+        return kept
+
+    def _kept(self, results: Sequence[DeliveryResult]) -> list[DeliveryResult]:
+        """The results that the rows show."""
+        kept: list[DeliveryResult] = []
+        for result in results:
+            new = _recorded(result)
+            query = select(_d.state, _d.attempts, _d.due_at, _d.code, _d.sent_sha256).where(
+                _d.campaign_id == result.campaign_id,
+                _d.person_id == result.person_id,
+                _d.channel == str(result.channel),
+            )
+            row = self._connection.execute(query).one_or_none()
+            if row is not None and tuple(row) == (
+                new["n_state"], new["n_attempts"], result.due_at, result.code, result.sent_sha256,
+            ):  # fmt: skip
+                kept.append(result)
         return kept
 
     def _cancel_late(self, campaign_ids: Collection[str]) -> None:
@@ -253,20 +296,6 @@ class OutboxTable:
             cancelled = select(_c.id).where(_c.id.in_(campaign_ids), _c.state == str(CampaignState.CANCELLED))
             late = update(delivery_table).where(_d.state == READY, _d.campaign_id.in_(cancelled))
             self._connection.execute(late.values(state=int(DeliveryState.CANCELLED)))
-
-    def _held(self, results: Sequence[DeliveryResult]) -> Mapping[tuple[str, str, str], tuple[str, int]]:
-        held: dict[tuple[str, str, str], tuple[str, int]] = {}
-        by_campaign: dict[str, list[str]] = {}
-        for result in results:
-            by_campaign.setdefault(result.campaign_id, []).append(result.person_id)
-        for campaign_id, people in by_campaign.items():
-            query = (
-                select(_d.campaign_id, _d.person_id, _d.channel, _d.worker, _d.attempts)
-                .where(_d.campaign_id == campaign_id, _d.person_id.in_(people), _d.state == CLAIMED)
-                .with_for_update()
-            )
-            held |= {(row[0], row[1], row[2]): (row[3], row[4]) for row in self._connection.execute(query)}
-        return held
 
     # -- leases ---------------------------------------------------------------------------------------------------
 
@@ -332,14 +361,6 @@ class OutboxTable:
         return list(last.values())
 
 
-def _identity(row: Delivery | DeliveryResult) -> tuple[str, str, str]:
-    return row.campaign_id, row.person_id, str(row.channel)
-
-
-def _key(row: Delivery | DeliveryResult) -> dict[str, str]:
-    return {"k_campaign": row.campaign_id, "k_person": row.person_id, "k_channel": str(row.channel)}
-
-
 def _values(row: Delivery) -> dict[str, object]:
     state = int(row.state)
     return {
@@ -353,27 +374,12 @@ def _values(row: Delivery) -> dict[str, object]:
 def _recorded(result: DeliveryResult) -> dict[str, object]:
     state = int(result.state)
     return {
-        **_key(result),
+        "k_campaign": result.campaign_id, "k_person": result.person_id, "k_channel": str(result.channel),
         "k_worker": result.worker, "k_fence": result.attempts, "n_state": state,
         "n_attempts": result.attempts if result.tried else result.attempts - 1, "n_due": result.due_at,
         "n_worker": "" if state == READY else result.worker, "n_provider": result.provider_id, "n_code": result.code,
         "n_sha": result.sent_sha256, "n_sent": result.sent_at, "n_done": result.due_at if state in _TERMINAL else None,
     }  # fmt: skip
-
-
-def _claimed(row: Delivery, worker: str) -> Delivery:
-    return Delivery(
-        campaign_id=row.campaign_id,
-        person_id=row.person_id,
-        channel=row.channel,
-        state=DeliveryState.CLAIMED,
-        attempts=row.attempts + 1,
-        due_at=row.due_at,
-        worker=worker,
-        message_id=row.message_id,
-        code=row.code,
-        created_at=row.created_at,
-    )
 
 
 def _campaign(row: Row[*tuple[Any, ...]]) -> Campaign:
