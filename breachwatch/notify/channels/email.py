@@ -12,6 +12,7 @@ import select
 import smtplib
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,6 +34,8 @@ from breachwatch.model import Accepted, OutgoingMessage
 MAX_REPLY_LINES = 100
 MAX_REPLY_LINE_BYTES = 2_048
 """RFC 5321 4.5.3.1.5 says 512; some servers explain themselves at length."""
+
+RECEIVE_BYTES = 4_096
 
 _CODE = re.compile(rb"([2-5]\d\d)(?:[ -]([245]\.\d{1,3}\.\d{1,3})(?=\s|\Z))?")
 _QUEUED = re.compile(rb"(?:queued as|[Ii]d[=:]?) *<?([A-Za-z0-9._-]{1,64})")
@@ -69,6 +72,56 @@ class _Reply:
         return " ".join(part.decode("ascii") for part in found.groups() if part) if found else str(self.code)
 
 
+class _Wire:
+    """Bytes to and lines from one socket after the hand-shake, with as few system calls as there can be."""
+
+    def __init__(self, sock: socket.socket, timeout_s: float) -> None:
+        self.sock = sock
+        self._received = b""
+        if not isinstance(sock, ssl.SSLSocket):
+            # the kernel keeps the time limit: Python's own would cost a poll() before every call
+            limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6))
+            sock.settimeout(None)
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                sock.setsockopt(socket.SOL_SOCKET, option, limit)
+
+    def write(self, data: bytes) -> None:
+        """Raises: OSError; TimeoutError."""
+        try:
+            self.sock.sendall(data)
+        except BlockingIOError:
+            raise TimeoutError from None
+
+    def reply(self) -> _Reply:
+        """One reply, however many lines it has. Raises: OSError (broken, timed out, no SMTP)."""
+        for _line in range(MAX_REPLY_LINES):
+            while (end := self._received.find(b"\n")) < 0:
+                self._receive()
+            line, self._received = self._received[:end], self._received[end + 1 :]
+            if len(line) > MAX_REPLY_LINE_BYTES or not line[:3].isdigit():
+                break
+            if line[3:4] != b"-":
+                return _Reply(int(line[:3]), line)
+        raise ConnectionAbortedError
+
+    def _receive(self) -> None:
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            raise TimeoutError from None
+        if not data or len(self._received) > MAX_REPLY_LINE_BYTES:
+            raise ConnectionResetError
+        self._received += data
+
+    def is_quiet(self) -> bool:
+        """Whether the idle server neither said nor ended anything: only then is the connection to be trusted."""
+        if self._received:
+            return False
+        poller = select.poll()  # select() refuses descriptors above 1,023
+        poller.register(self.sock, select.POLLIN | select.POLLHUP)
+        return not poller.poll(0)
+
+
 class _StaleError(Exception):
     """The kept connection was gone before the message went out: safe to try on a new one."""
 
@@ -87,6 +140,7 @@ class SmtpChannel:
             )
         self._settings = settings
         self._smtp: smtplib.SMTP | None = None
+        self._wire: _Wire | None = None
         self._pipelining = False
         self._needs_reset = False
         self._pause = threading.Event()
@@ -94,9 +148,9 @@ class SmtpChannel:
     def send(self, message: OutgoingMessage) -> Accepted:
         """Hand one message to the server. Raises: the four kinds of DeliveryError."""
         body = _dot_stuffed(message.payload)
-        if self._smtp is not None and self._answers_unasked():
+        if self._wire is not None and not self._wire.is_quiet():
             self.close()
-        kept = self._smtp is not None
+        kept = self._wire is not None
         try:
             return self._transaction(message.to, body, kept=kept)
         except _StaleError:
@@ -105,7 +159,7 @@ class SmtpChannel:
 
     def close(self) -> None:
         """Drop the connection; also ends a `send` that waits in another thread."""
-        smtp, self._smtp = self._smtp, None
+        smtp, self._smtp, self._wire = self._smtp, None, None
         self._needs_reset = False
         if smtp is not None and smtp.sock is not None:
             with suppress(OSError):  # it may be gone already
@@ -115,44 +169,40 @@ class SmtpChannel:
     # -- one mail transaction -------------------------------------------------------------------------------------
 
     def _transaction(self, to: str, body: bytes, *, kept: bool) -> Accepted:
-        smtp = self._smtp or self._connect()
+        wire = self._wire or self._connect()
         with self._lost_before_the_end(kept=kept):
-            self._envelope(smtp, to)
+            self._envelope(wire, to)
         try:
-            self._write(smtp, body)
+            wire.write(body)
         except OSError as error:
             # the final dot is the end of this write; what of it arrived cannot be known
             self._ambiguous("the connection broke while the message was sent", error)
         try:
-            reply = self._reply(smtp)
-        except (OSError, smtplib.SMTPException) as error:
+            reply = wire.reply()
+        except OSError as error:
             self._ambiguous("the server did not answer to the message", error)
         self._judge(reply, "message")
         found = _QUEUED.search(reply.text)
         return Accepted(code=reply.recorded, provider_id=found[1].decode("ascii") if found else "")
 
-    def _envelope(self, smtp: smtplib.SMTP, to: str) -> None:
+    def _envelope(self, wire: _Wire, to: str) -> None:
         """MAIL, RCPT and DATA up to the server's go-ahead."""
         commands = [f"MAIL FROM:<{self._settings.sender}>", f"RCPT TO:<{to}>", "DATA"]
         if self._needs_reset:
-            commands.insert(0, "RSET")
+            wire.write(b"RSET\r\n")
+            wire.reply()
         if self._pipelining:
-            self._write(smtp, "".join(f"{command}\r\n" for command in commands).encode("ascii"))
-            if self._needs_reset:
-                self._reply(smtp)
-            mail, rcpt, data = self._reply(smtp), self._reply(smtp), self._reply(smtp)
+            wire.write("".join(f"{command}\r\n" for command in commands).encode("ascii"))
+            mail, rcpt, data = wire.reply(), wire.reply(), wire.reply()
         else:
-            if self._needs_reset:
-                self._ask(smtp, commands.pop(0))
-            mail = self._ask(smtp, commands[0])
-            rcpt = data = mail
+            mail = rcpt = data = _ask(wire, commands[0])
             if mail.code < 400:  # noqa: PLR2004
-                rcpt = data = self._ask(smtp, commands[1])
+                rcpt = data = _ask(wire, commands[1])
             if rcpt.code < 400:  # noqa: PLR2004
-                data = self._ask(smtp, commands[2])
+                data = _ask(wire, commands[2])
         self._needs_reset = mail.code >= 400 or rcpt.code >= 400 or data.code != 354  # noqa: PLR2004
         if self._needs_reset and data.code == 354:  # noqa: PLR2004  # RFC 2920 3.1: no recipient, yet it wants data
-            self._ask(smtp, ".")
+            _ask(wire, ".")
         self._judge(mail, "sender")
         self._judge(rcpt, "recipient")
         if data.code != 354:  # noqa: PLR2004
@@ -177,7 +227,7 @@ class SmtpChannel:
     def _lost_before_the_end(self, *, kept: bool) -> Iterator[None]:
         try:
             yield
-        except (OSError, smtplib.SMTPException) as error:
+        except OSError as error:
             timed_out = isinstance(error, TimeoutError)
             self.close()
             if kept and not timed_out:
@@ -193,7 +243,7 @@ class SmtpChannel:
 
     # -- the connection -------------------------------------------------------------------------------------------
 
-    def _connect(self) -> smtplib.SMTP:
+    def _connect(self) -> _Wire:
         """A connection that is ready for mail. Raises: ChannelDownError."""
         # One more try, at once: a relay that restarts resets what it has accepted but not greeted
         retrying = Retrying(
@@ -227,7 +277,7 @@ class SmtpChannel:
         where = f"{self._settings.host}:{self._settings.port}"
         raise ChannelDownError(f"mail server: {what}", code=code, source=where, hint=hint) from None
 
-    def _handshake(self) -> smtplib.SMTP:
+    def _handshake(self) -> _Wire:
         settings = self._settings
         helo = settings.helo or settings.sender.rpartition("@")[2]
         context = ssl.create_default_context(cafile=settings.ca_file) if settings.tls != "none" else None
@@ -248,41 +298,15 @@ class SmtpChannel:
             smtp.login(settings.user, settings.password)
         self._pipelining = smtp.has_extn("pipelining")
         self._needs_reset = False
-        return smtp
-
-    def _answers_unasked(self) -> bool:
-        """Whether the idle server said or ended something: then this connection is no longer to be trusted."""
-        sock = self._smtp.sock if self._smtp is not None else None
-        if sock is None:
-            return True
-        poller = select.poll()  # select() refuses descriptors above 1,023
-        poller.register(sock, select.POLLIN | select.POLLHUP)
-        return bool(poller.poll(0))
-
-    def _ask(self, smtp: smtplib.SMTP, command: str) -> _Reply:
-        self._write(smtp, f"{command}\r\n".encode("ascii"))
-        return self._reply(smtp)
-
-    @staticmethod
-    def _write(smtp: smtplib.SMTP, data: bytes) -> None:
-        sock = smtp.sock
-        if sock is None:
+        if smtp.sock is None:
             raise ConnectionResetError
-        sock.sendall(data)
+        self._wire = _Wire(smtp.sock, settings.timeout_s)
+        return self._wire
 
-    @staticmethod
-    def _reply(smtp: smtplib.SMTP) -> _Reply:
-        """One reply, however many lines it has. Raises: OSError, SMTPException."""
-        file = smtp.file  # getreply() of the hand-shake reads from it too
-        if file is None:
-            raise ConnectionResetError
-        for _line in range(MAX_REPLY_LINES):
-            line = file.readline(MAX_REPLY_LINE_BYTES)
-            if not line.endswith(b"\n") or not line[:3].isdigit():
-                raise smtplib.SMTPServerDisconnected
-            if line[3:4] != b"-":
-                return _Reply(int(line[:3]), line)
-        raise smtplib.SMTPServerDisconnected
+
+def _ask(wire: _Wire, command: str) -> _Reply:
+    wire.write(f"{command}\r\n".encode("ascii"))
+    return wire.reply()
 
 
 def _dot_stuffed(payload: bytes) -> bytes:
