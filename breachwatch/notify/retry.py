@@ -67,16 +67,16 @@ POLICIES: Mapping[CampaignKind, RetryPolicy] = MappingProxyType(
         ),
         # Inside the shortest legal clock there must be time to go and file by hand
         CampaignKind.AUTHORITY: RetryPolicy(
-            wait=wait_exponential_jitter(initial=20, max=900, jitter=10),
+            wait=wait_exponential_jitter(multiplier=20, max=900, jitter=10),
             stop=stop_after_attempt(60) | stop_after_delay(12 * HOUR_S),
             ambiguous_wait=wait_fixed(60),
             ambiguous_stop=stop_after_attempt(5),
         ),
         # RFC 5321 4.5.4.1 gives mail four to five days; a breach notice has less
         CampaignKind.CUSTOMERS: RetryPolicy(
-            wait=wait_exponential_jitter(initial=30, max=HOUR_S, jitter=30),
+            wait=wait_exponential_jitter(multiplier=30, max=HOUR_S, jitter=30),
             stop=stop_after_attempt(40) | stop_after_delay(48 * HOUR_S),
-            ambiguous_wait=wait_exponential_jitter(initial=60, max=HOUR_S, jitter=30),
+            ambiguous_wait=wait_exponential_jitter(multiplier=60, max=HOUR_S, jitter=30),
             ambiguous_stop=stop_after_attempt(5),
         ),
     }
