@@ -13,15 +13,16 @@ from typing import Any
 from breachwatch.errors import AmbiguousDeliveryError, ChannelDownError, PermanentDeliveryError, TransientDeliveryError
 from breachwatch.model import Accepted, OutgoingMessage
 
-TIMEOUT_S = 30.0
-
 
 class ChatChannel:
-    """`ports.ChannelSender` for named rooms; `rooms` maps the names that people have to apprise addresses."""
+    """`ports.ChannelSender` for named rooms; `rooms` maps the names that people have to apprise addresses.
 
-    def __init__(self, rooms: Mapping[str, str], *, timeout_s: float = TIMEOUT_S) -> None:
+    Time limits are apprise's own per address (`?cto=` and `?rto=`, 4 s each): its `timeout` argument would start threads
+    that nobody can end.
+    """
+
+    def __init__(self, rooms: Mapping[str, str]) -> None:
         self._rooms = MappingProxyType(dict(rooms))
-        self._timeout_s = timeout_s
         self._services: dict[str, Any] = {}
 
     def __repr__(self) -> str:
@@ -37,7 +38,6 @@ class ChatChannel:
             body=message.payload.decode("utf-8"),
             body_format="text",
             interpret_escapes=False,
-            timeout=self._timeout_s,
         )
         return _judge(result.status.name)
 

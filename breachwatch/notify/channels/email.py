@@ -193,7 +193,8 @@ class SmtpChannel:
             wire.reply()
         if self._pipelining:
             wire.write("".join(f"{command}\r\n" for command in commands).encode("ascii"))
-            mail, rcpt, data = wire.reply(), wire.reply(), wire.reply()
+            # 421 may come instead of any answer, and then none follows: each is judged for it at once
+            mail, rcpt, data = self._open_reply(wire), self._open_reply(wire), self._open_reply(wire)
         else:
             mail = rcpt = data = _ask(wire, commands[0])
             if mail.code < 400:  # noqa: PLR2004
@@ -208,6 +209,12 @@ class SmtpChannel:
         if data.code != 354:  # noqa: PLR2004
             self._judge(data, "data")
             raise TransientDeliveryError("the server did not ask for the message", code=data.recorded)
+
+    def _open_reply(self, wire: _Wire) -> _Reply:
+        reply = wire.reply()
+        if reply.code == 421:  # noqa: PLR2004
+            self._judge(reply, "connection")
+        return reply
 
     def _judge(self, reply: _Reply, about: str) -> None:
         """Nothing for a yes. Raises: what the no means."""
