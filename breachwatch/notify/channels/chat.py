@@ -17,8 +17,7 @@ from breachwatch.model import Accepted, OutgoingMessage
 class ChatChannel:
     """`ports.ChannelSender` for named rooms; `rooms` maps the names that people have to apprise addresses.
 
-    Time limits are apprise's own per address (`?cto=` and `?rto=`, 4 s each): its `timeout` argument would start threads
-    that nobody can end.
+    Time limits are those per address (`?cto=` and `?rto=`, 4 s each).
     """
 
     def __init__(self, rooms: Mapping[str, str]) -> None:
@@ -53,6 +52,8 @@ class ChatChannel:
             # its log lines repeat addresses with their tokens
             logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
             asset = apprise.AppriseAsset(app_id="BreachWatch", app_desc="BreachWatch", secure_logging=True)
+            # with a limit of its own it sends in threads that nobody can end and that hold up the end of the process
+            asset._service_timeout = 0  # noqa: SLF001
             service = apprise.Apprise(asset=asset)
             if not service.add(self._rooms[room]):
                 raise ChannelDownError(
