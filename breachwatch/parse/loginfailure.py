@@ -19,6 +19,11 @@ _REFUSED = re.compile(
     r"\b(?:auth\w{0,12}|log[io]n|password|credentials?|username)\b",
     re.IGNORECASE,
 )
+_NOT_JUDGED = re.compile(
+    r"connection (?:abort|reset|closed|timed out|refused)|replay cache|time(?:d )?out|internal error|i/o error",
+    re.IGNORECASE,
+)
+"""The connection or the server broke: nobody's password was judged."""
 _ADDRESS = re.compile(
     r"(?<![\w.:])(?:\d{1,3}(?:\.\d{1,3}){3}|[0-9A-Fa-f]{0,4}(?::[0-9A-Fa-f]{0,4}){2,7}(?:\.\d{1,3}){0,3})(?![\w.])"
 )
@@ -31,6 +36,8 @@ def read_login_failure(message: str, fields: dict[str, FieldValue]) -> LogSource
     """
     message = message[:MAX_SEARCHED_CHARS]
     if _HINT.search(message) is None or _REFUSED.search(message) is None:
+        return None
+    if _NOT_JUDGED.search(message) is not None:
         return None
     addresses = {address for text in _ADDRESS.findall(message) if (address := ip_of(text)) is not None}
     if len(addresses) != 1:

@@ -28,7 +28,7 @@ _RESULT = r" (\d{3}) (\d{1,18}|-)"
 _PLAIN = re.compile(
     r'([^ ]+) - ([^ "]+) \[([^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?%]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
     r" (\d{3}) (\d{1,18}|-)"
-    r'(?: "([^"\\]*)" "([^"\\]*)")?(.*)',
+    r'(?: "([^"\\]*)" "([^"\\]*)"( .*)?)?',
     re.DOTALL,
 )
 """The shape of nearly every line: nothing escaped, nothing to decode in the path. Its fields are set in one go;
@@ -36,10 +36,11 @@ whatever looks different goes the long way, which gives the same fields (a test 
 
 Servers escape quotes inside quotes, so what a client sends cannot end a field."""
 _ACCESS_ANY_PREFIX = re.compile(
-    rf'("?[^"\[]*+"?[^"]*?) ?{_TIME} {_QUOTED}{_RESULT}(?: {_QUOTED} {_QUOTED})?(.*)', re.DOTALL
+    rf'("?[^"\[]*+"?[^"]*?) ?{_TIME} {_QUOTED}{_RESULT}(?: {_QUOTED} {_QUOTED}( .*)?|[^"]*)', re.DOTALL
 )
-_ACCESS_UNESCAPED = re.compile(rf'([^"]*?) ?{_TIME} "(.*)"{_RESULT}(?: "(.*?)" "(.*)")?()', re.DOTALL)
-"""Servers that escape nothing: the request reaches to the last `" status size`."""
+_HEAD_UNESCAPED = re.compile(rf'([^"]*?) ?{_TIME} "')
+_RESULT_UNESCAPED = re.compile(r'( HTTP/\d(?:\.\d)?)?" (\d{3}) (\d{1,18}|-)(?= "|$)')
+"""Servers that escape nothing: the request ends at the first `" status size`, best after a protocol version."""
 _SSL_REQUEST = re.compile(rf"{_TIME} (\S{{1,256}}) (\S{{1,32}}) (\S{{1,64}}) {_QUOTED} (\d{{1,18}}|-)")
 _PROXY_MANAGER = re.compile(
     rf"{_TIME} (?:(?:-|[A-Z]{{1,16}}) )?(?:(?:\d{{3}}|-) )?(\d{{3}}) - ([A-Z]{{1,16}}) (https?) (\S{{1,256}})"
@@ -129,9 +130,12 @@ class WebParser:
 
 def access_fields(text: str, fields: Fields) -> str | None:
     """The fields of an access line of whatever dialect; returns its time as written, None for other lines."""
-    found = _ACCESS_ANY_PREFIX.fullmatch(text) or _ACCESS_UNESCAPED.fullmatch(text)
-    if found is not None:
-        prefix, stamp, request, status, size, referrer, agent, rest = found.groups()
+    found = _ACCESS_ANY_PREFIX.fullmatch(text)
+    parts = found.groups() if found is not None else _unescaped_parts(text)
+    if parts is not None:
+        prefix, stamp, request, status, size, referrer, agent, rest = parts
+        assert prefix is not None
+        assert request is not None
         prefix_fields(fields, prefix.strip())
         request_fields(fields, request, status, size)
         agent_fields(fields, referrer, agent, rest)
@@ -153,6 +157,20 @@ def access_fields(text: str, fields: Fields) -> str | None:
         agent_fields(fields, referrer, agent, "")
         return str(stamp)
     return None
+
+
+def _unescaped_parts(text: str) -> tuple[str | None, ...] | None:
+    """Prefix, time, request, status, size, referrer, agent and rest of a line in which quotes are not escaped."""
+    head = _HEAD_UNESCAPED.match(text)
+    if head is None:
+        return None
+    ends = list(_RESULT_UNESCAPED.finditer(text, head.end()))
+    if not ends:
+        return None
+    end = next((found for found in ends if found[1]), ends[0])
+    request = text[head.end() : end.start()] + (end[1] or "")
+    referrer, _, agent = text[end.end() :].removeprefix(' "').removesuffix('"').partition('" "')
+    return head[1], head[2], request, end[2], end[3], referrer, agent, ""
 
 
 def prefix_fields(fields: Fields, prefix: str) -> None:
@@ -237,7 +255,7 @@ def query_fields(fields: Fields, query: str) -> None:
     fields["web.query_decoded"] = query if plain else fully_decoded(query, plus_is_space=True)
 
 
-def agent_fields(fields: Fields, referrer: str | None, agent: str | None, rest: str) -> None:
+def agent_fields(fields: Fields, referrer: str | None, agent: str | None, rest: str | None) -> None:
     """Referrer, user agent and what follows them."""
     if referrer and referrer != "-":
         fields["http.request.referrer"] = referrer

@@ -127,6 +127,23 @@ def test_a_quoted_forgery_in_request_and_agent_stays_inside_its_field():
     assert str(fields["url.original"]).startswith(r"/\" 200")
 
 
+@pytest.mark.parametrize(
+    ("rest", "referrer", "agent"),
+    [
+        (r' "-" "/bin/bash -c \"sh -i\""', None, r"/bin/bash -c \"sh -i\""),
+        (r' "a \"b\"" "c"', r"a \"b\"", "c"),
+        (' "-" "a "b" c"', None, 'a "b" c'),
+        (" 0.004", None, None),
+        ("", None, None),
+        (' "" ""', None, None),
+    ],
+)
+def test_quotes_in_the_agent_never_hide_it(rest, referrer, agent):
+    for target in ("/", "/%41"):
+        fields = fields_of(access(f"GET {target} HTTP/1.1", rest=rest), "nginx")
+        assert (fields.get("http.request.referrer"), fields.get("user_agent.original")) == (referrer, agent)
+
+
 def test_a_server_that_escapes_nothing_is_still_read():
     fields = fields_of(access('GET /?q="x" HTTP/1.1'), "nginx")
     assert fields["url.original"] == '/?q="x"'
