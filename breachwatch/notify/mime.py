@@ -98,22 +98,27 @@ def _same_head(sender: str, sender_name: str, reply_to: str, subject: str, heade
 
 def quoted_printable(text: str) -> bytes:
     """Text as lines of at most 76 ASCII bytes with CRLF ends."""
-    lines = text.splitlines() if "\r" in text else text.removesuffix("\n").split("\n")
-    raw = ("\r\n".join(lines) + "\r\n").encode("utf-8", "replace")
+    raw = ("\r\n".join(_lines(text)) + "\r\n").encode("utf-8", "replace")
     return b2a_qp(raw, istext=True)
+
+
+def _lines(text: str) -> list[str]:
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.removesuffix("\n").split("\n")
 
 
 class PersonalBody:
     """A body that differs between people only where `mark` stands: encoded once, but for the lines with the mark.
 
-    Quoted-printable works line by line, so the bytes are those of `quoted_printable` on the whole text; the first
-    message of each body is checked for that.
+    Quoted-printable works line by line, so the bytes are those of `quoted_printable` on the whole text. The first
+    message of each body is checked for that; should it not hold, every body is encoded whole.
     """
 
     def __init__(self, text: str, mark: str) -> None:
         self._mark, self._text, self._checked = mark, text, False
         self._runs: list[bytes | str] = []
-        for line in text.removesuffix("\n").split("\n"):
+        for line in _lines(text):
             if mark in line:
                 self._runs.append(line)
             elif self._runs and isinstance(self._runs[-1], bytes):
@@ -122,16 +127,16 @@ class PersonalBody:
                 self._runs.append(quoted_printable(line))
 
     def encode(self, value: str) -> bytes:
-        """The body with `value` at the mark."""
+        """The body with `value` (one line, not empty) at the mark."""
         mark = self._mark
         made = b"".join(
             [run if isinstance(run, bytes) else quoted_printable(run.replace(mark, value)) for run in self._runs]
         )
         if not self._checked:
-            if made != quoted_printable(self._text.replace(mark, value)):
-                raise TemplateError(
-                    "a body encoded in parts differs from the whole", hint="this is a defect: report it"
-                )
+            whole = quoted_printable(self._text.replace(mark, value))
+            if made != whole:
+                self._runs = [self._text]
+                return whole
             self._checked = True
         return made
 

@@ -50,8 +50,7 @@ def read(message: bytes, kind: str) -> str:
 
 def lines_of(text: str) -> str:
     """The text as a mail holds it: CRLF lines, one at the end."""
-    lines = text.splitlines() if "\r" in text else text.removesuffix("\n").split("\n")
-    return "\r\n".join(lines) + "\r\n"
+    return text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n").replace("\n", "\r\n") + "\r\n"
 
 
 def header(message: bytes, name: str) -> str:
@@ -124,12 +123,15 @@ def test_what_is_no_address_header_or_sane_size_is_refused(changes: dict[str, ob
     assert "kh@" not in str(refused.value)
 
 
-@given(name=st.text(max_size=60).map(one_line), text=st.text(alphabet="aé =.\n\ue001", max_size=200))
+@given(
+    name=st.text(max_size=60).map(one_line).filter(bool),
+    text=st.text(alphabet="aé =.\n\r\x0b\u2028\ue001", max_size=200),
+)
 @example(name=".", text="\ue001\n\ue001\ue001\nx")
 @example(name="ễ" * 60, text="dear " + "\ue001" * 3)
 def test_a_body_encoded_in_parts_is_the_body_encoded_whole(name: str, text: str) -> None:
     body = PersonalBody(text, "\ue001")
-    for value in (name, name[::-1], ""):
+    for value in (name, name[::-1]):
         assert body.encode(value) == quoted_printable(text.replace("\ue001", value))
 
 
