@@ -85,6 +85,8 @@ delivery_table = Table(
     sqlite_with_rowid=False,
 )
 
+TABLES = (campaign_table, delivery_table)
+
 _URGENCY = case({str(CampaignKind.PAGE): 0, str(CampaignKind.AUTHORITY): 1}, value=campaign_table.c.kind, else_=2)
 """Staff first, then the authority, then customers: a million customers never delay a page."""
 
