@@ -25,14 +25,13 @@ from sqlalchemy import (
     insert,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
 
 from breachwatch.errors import StoreError
 from breachwatch.model import Campaign, CampaignKind, CampaignState, Channel, Delivery, DeliveryResult, DeliveryState
-from breachwatch.store.columns import HostileText, Json, UtcMicros
+from breachwatch.store.columns import HostileText, Json, UtcMicros, insert_ignoring
 from breachwatch.store.database import metadata
 
 READY, CLAIMED, ACCEPTED = int(DeliveryState.READY), int(DeliveryState.CLAIMED), int(DeliveryState.ACCEPTED)
@@ -113,10 +112,11 @@ def _claim_statement(condition: TextClause) -> Update:
         .order_by(_d.due_at)
         .limit(bindparam("k_limit", type_=Integer()))
         .with_for_update(skip_locked=True)
+        .cte("due")  # PostgreSQL may run a subquery with LIMIT and FOR UPDATE more than once; a CTE it runs once
     )
     return (
         update(delivery_table)
-        .where(tuple_(_d.campaign_id, _d.person_id, _d.channel).in_(due))
+        .where(_d.campaign_id == due.c.campaign_id, _d.person_id == due.c.person_id, _d.channel == due.c.channel)
         .values(
             state=CLAIMED,
             attempts=_d.attempts + 1,
@@ -204,14 +204,19 @@ class OutboxTable:
 
     def add_deliveries(self, rows: Sequence[Delivery]) -> int:
         """Store rows whose key is new (enqueueing again after a crash adds nothing twice); returns how many were."""
-        statement = self._insert().on_conflict_do_nothing()
         parts = [rows[start : start + _INSERT_BATCH] for start in range(0, len(rows), _INSERT_BATCH)]
-        return sum(self._connection.execute(statement, [_values(row) for row in part]).rowcount for part in parts)
+        return sum(self._add([_values(row) for row in part]) for part in parts)
+
+    def _add(self, values: list[dict[str, object]]) -> int:
+        statement = self._insert().on_conflict_do_nothing()
+        if self._connection.dialect.name == "sqlite":
+            return self._connection.execute(statement, values).rowcount
+        # psycopg does not count what an executemany of INSERT adds, so the new rows are asked for
+        return len(self._connection.execute(statement.returning(_d.person_id), values).all())
 
     def add_fallback(self, rows: Sequence[Delivery]) -> list[Delivery]:
         """Store the next channel of people whom one did not reach; returns those who had no such row yet."""
-        statement = self._insert().on_conflict_do_nothing()
-        return [row for row in rows if self._connection.execute(statement, _values(row)).rowcount == 1]
+        return [row for row in rows if insert_ignoring(self._connection, delivery_table, _values(row))]
 
     def _insert(self) -> sqlite.Insert | postgresql.Insert:
         if self._connection.dialect.name == "postgresql":
@@ -263,7 +268,8 @@ class OutboxTable:
     def _take(self, statement: Any, place: Mapping[str, object], limit: int) -> list[Delivery]:
         if limit <= 0:
             return []
-        return [_delivery(row) for row in self._connection.execute(statement, {**place, "k_limit": limit})]
+        taken = [_delivery(row) for row in self._connection.execute(statement, {**place, "k_limit": limit})]
+        return sorted(taken, key=lambda row: (row.due_at, row.person_id))
 
     def record(self, results: Sequence[DeliveryResult]) -> list[DeliveryResult]:
         """Write down results whose claim still holds; returns those. A result under a lost claim changes nothing."""
