@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit
 
 from breachwatch.app.finding import Finding, ok, problem, warning
-from breachwatch.config.settings import ElasticsearchSection, Settings, SmtpSection
+from breachwatch.config.sections import ElasticsearchSection, Settings, SmtpSection
 
 CONNECT_TIMEOUT_S = 10.0
 """Doctor is run by a person who waits; the daemons have their own limits."""

@@ -1,33 +1,33 @@
-"""Where in the TOML file a setting stands, and validation errors as sentences with that line."""
+"""Where in the TOML file a setting stands."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from difflib import get_close_matches
-from typing import Any
 
-from pydantic import BaseModel, ValidationError
-
-_TABLE = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]\]?\s*(?:#.*)?$")
-_KEY = re.compile(r"""^\s*((?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')(?:\s*\.\s*(?:[A-Za-z0-9_-]+|"[^"]*"))*)\s*=""")
+_TABLE = re.compile(r"^\s*(\[\[?)\s*((?:\"[^\"]*\"|'[^']*'|[^\]\"'])+?)\s*\]\]?\s*(?:#.*)?$")
+_PART = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
+_KEY = re.compile(rf"^\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_NAME = re.compile(_PART)
+_LONG_TEXT = re.compile(r'"""|' + r"'''")
 
 Location = tuple[str | int, ...]
+"""Keys and indices from the root."""
 
 
 class TomlLines:
-    """Line numbers of tables and keys; array tables count their elements."""
+    """Line numbers of tables and keys; array tables count their elements. For files that are valid TOML."""
 
     def __init__(self, text: str) -> None:
         self._lines: dict[Location, int] = {}
         counts: dict[Location, int] = {}
         table: Location = ()
+        in_text = False
         for number, line in enumerate(text.splitlines(), start=1):
+            inside, in_text = in_text, in_text ^ (len(_LONG_TEXT.findall(line)) % 2 == 1)
+            if inside:
+                continue
             if header := _TABLE.match(line):
-                table = _names(header[2])
-                if header[1] == "[[":
-                    counts[table] = counts.get(table, -1) + 1
-                    table = (*table, counts[table])
+                table = _indexed(_names(header[2]), counts, new=header[1] == "[[")
                 self._lines.setdefault(table, number)
             elif key := _KEY.match(line):
                 self._lines.setdefault((*table, *_names(key[1])), number)
@@ -40,43 +40,17 @@ class TomlLines:
         return None
 
 
+def _indexed(names: Location, counts: dict[Location, int], *, new: bool) -> Location:
+    """The table's place, with the present index after each array of tables it lies in."""
+    place: Location = ()
+    for depth, name in enumerate(names, start=1):
+        place = (*place, name)
+        if new and depth == len(names):
+            counts[place] = counts.get(place, -1) + 1
+        if place in counts:
+            place = (*place, counts[place])
+    return place
+
+
 def _names(dotted: str) -> Location:
-    return tuple(part.strip().strip("\"'") for part in dotted.split("."))
-
-
-def problems(error: ValidationError, model: type[BaseModel], lines: TomlLines, source: str) -> Iterator[str]:
-    """One sentence per problem: file:line, setting, what is wrong, what is allowed. Never the value of a secret."""
-    for found in error.errors(include_input=False, include_url=False):
-        location = found["loc"]
-        line = lines.find(location)
-        where = f"{source}:{line}" if line else f"{source} (or the environment)"
-        name = ".".join(str(part) for part in location)
-        if found["type"] == "extra_forbidden":
-            known = _known_keys(model, location[:-1])
-            close = get_close_matches(str(location[-1]), known, n=1)
-            guess = f"did you mean {close[0]!r}?" if close else f"allowed here: {', '.join(known)}"
-            yield f"{where}: unknown setting {name!r}: {guess}"
-        else:
-            yield f"{where}: {name}: {found['msg']}"
-
-
-def _known_keys(model: Any, location: Location) -> list[str]:
-    """Names allowed in the table at `location`."""
-    current: Any = model
-    for part in location:
-        if isinstance(part, int):
-            continue
-        field = getattr(current, "model_fields", {}).get(part)
-        if field is None:
-            continue
-        current = _inner_model(field.annotation) or current
-    return sorted(getattr(current, "model_fields", {}))
-
-
-def _inner_model(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    for argument in getattr(annotation, "__args__", ()):
-        if (inner := _inner_model(argument)) is not None:
-            return inner
-    return None
+    return tuple(part.strip("\"'") for part in _NAME.findall(dotted))

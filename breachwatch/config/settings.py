@@ -1,309 +1,87 @@
 """Settings: one TOML file, BREACHWATCH_* environment, secrets from files; frozen after loading.
 
-Precedence, highest first: environment, secret files, TOML file, defaults. A wrong key, type or path is one clear
-message with file and line.
+Precedence, highest first: overrides of the caller, environment, secret files, TOML file, defaults. A wrong key, type
+or path is one clear message with file and line (or the variable, or the secret file).
 """
 
 from __future__ import annotations
 
 import os
-import socket
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
-from zoneinfo import available_timezones
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SecretsSettingsSource, SettingsConfigDict
+from pydantic import SecretStr, ValidationError
+from pydantic_settings import EnvSettingsSource, SettingsError
 
-from breachwatch.config.lines import TomlLines, problems
+from breachwatch.config.coherence import incoherences
+from breachwatch.config.lines import TomlLines
+from breachwatch.config.problems import Origins, problems
+from breachwatch.config.secrets import SecretFiles, read_secret, read_secrets, secret_folders
+from breachwatch.config.sections import Settings
 from breachwatch.errors import ConfigError
+
+__all__ = ["DEFAULT_CONFIG", "Settings", "load_settings"]
 
 DEFAULT_CONFIG = Path("/etc/breachwatch/breachwatch.toml")
 """Read when it exists and nothing else is named."""
 
-DEFAULT_SECRETS = Path("/etc/breachwatch/secrets")
-"""One file per secret: smtp__password, sms__token, elasticsearch__api_key."""
-
-
-def _known_zone(name: str) -> str:
-    if name != "UTC" and name not in available_timezones():
-        raise ValueError(f"unknown time zone {name!r}; for example Asia/Ho_Chi_Minh")
-    return name
-
-
-def _existing_folder(path: Path) -> Path:
-    if not path.is_dir():
-        raise ValueError(f"no such folder: {path}")
-    return path
-
-
-Zone = Annotated[str, AfterValidator(_known_zone)]
-Folder = Annotated[Path, AfterValidator(_existing_folder)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
-
-
-class Section(BaseModel):
-    """A table of the file: unknown keys refused, frozen."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class StateSection(Section):
-    """Where the state lies."""
-
-    directory: Path = Path("/var/lib/breachwatch") if os.geteuid() == 0 else Path("~/.local/state/breachwatch")
-    signal_retention_days: int = Field(default=90, ge=1)
-
-
-class HostSection(Section):
-    """How this host is called in events and notices."""
-
-    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
-
-
-class LogSection(Section):
-    """One log: path or glob, format, time zone of lines that name none."""
-
-    path: str = Field(min_length=1)
-    format: str = "auto"
-    tz: Zone = "UTC"
-
-
-class JournalSection(Section):
-    """The systemd journal."""
-
-    enabled: bool = False
-    units: tuple[str, ...] = ()
-
-
-class IntegritySection(Section):
-    """File integrity. No paths: the built-in critical paths that exist on this host."""
-
-    enabled: bool = False
-    paths: tuple[Path, ...] = ()
-    exclude: tuple[str, ...] = ()
-    sweep_interval_s: float = Field(default=300.0, ge=1)
-
-
-class WatchSection(Section):
-    """What the agent watches."""
-
-    logs: tuple[LogSection, ...] = ()
-    journal: JournalSection = JournalSection()
-    integrity: IntegritySection = IntegritySection()
-    max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
-
-
-class RulesSection(Section):
-    """Detection rules: the shipped pack and the operator's own folders."""
-
-    directories: tuple[Folder, ...] = ()
-    shipped: bool = True
-
-
-class PlaybooksSection(Section):
-    """Playbooks in use, by name, from the shipped ones and the operator's own folders."""
-
-    directories: tuple[Folder, ...] = ()
-    shipped: bool = True
-    use: tuple[str, ...] = ()
-
-
-class TemplatesSection(Section):
-    """Folders whose notice templates overlay the shipped ones."""
-
-    directories: tuple[Folder, ...] = ()
-
-
-class SmtpSection(Section):
-    """The mail server that notices leave through."""
-
-    host: str = ""
-    port: Port = 587
-    tls: Literal["starttls", "implicit", "none"] = "starttls"
-    user: str = ""
-    password: SecretStr = SecretStr("")
-    ca_file: Path | None = None
-    sender: str = ""
-    reply_to: str = ""
-    timeout_s: float = Field(default=30.0, gt=0, le=600)
-    connections: int = Field(default=4, ge=1, le=64)
-
-
-class SmsSection(Section):
-    """An SMS gateway that takes JSON over HTTP."""
-
-    url: str = ""
-    token: SecretStr = SecretStr("")
-    timeout_s: float = Field(default=20.0, gt=0, le=600)
-    body: dict[str, str] = Field(default_factory=lambda: {"to": "{to}", "text": "{text}", "request_id": "{request_id}"})
-    headers: dict[str, str] = Field(default_factory=dict)
-
-
-class ChatSection(Section):
-    """One chat room, as an apprise URL (a secret: it holds tokens)."""
-
-    name: str = Field(min_length=1)
-    url: SecretStr = SecretStr("")
-    url_file: Path | None = None
-
-
-class PersonSection(Section):
-    """One member of the team."""
-
-    name: str = Field(min_length=1)
-    email: str = ""
-    phone: str = ""
-    chat: str = ""
-    roles: tuple[str, ...] = ()
-    os_user: str = ""
-    language: Literal["vi", "en"] = "en"
-
-
-class TeamSection(Section):
-    """Who is paged and who approves."""
-
-    people: tuple[PersonSection, ...] = ()
-    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
-
-
-class LetterheadSection(Section):
-    """Who writes the notices: facts that every notice carries."""
-
-    name: str = ""
-    address: str = ""
-    registration: str = ""
-    tax_code: str = ""
-    hotline: str = ""
-    email: str = ""
-    website: str = ""
-    privacy_contact: str = ""
-    signatory: str = ""
-    verify_url: str = ""
-
-
-class AuthoritySection(Section):
-    """An authority and where its notices go."""
-
-    name: str = Field(min_length=1)
-    email: str = Field(min_length=3)
-    language: Literal["vi", "en"] = "en"
-
-
-class AudienceSection(Section):
-    """Where affected people come from: a CSV file, or a database URL (secret) and a query."""
-
-    csv: Path | None = None
-    url: SecretStr = SecretStr("")
-    url_file: Path | None = None
-    query: str = ""
-
-
-class ElasticsearchSection(Section):
-    """The telemetry store; no URL: none is used."""
-
-    url: str = ""
-    api_key: SecretStr = SecretStr("")
-    ca_file: Path | None = None
-    fingerprint: str = ""
-    index_prefix: str = Field(default="bw", pattern=r"^[a-z][a-z0-9_-]{0,30}$")
-    spool_cap_bytes: int = Field(default=1 << 30, ge=1 << 20)
-
-
-class AuditSection(Section):
-    """The audit trail's name: the origin line of its checkpoints."""
-
-    origin: str = Field(default="", pattern=r"^[^\s+]*$")
-
-
-class LogLevelSection(Section):
-    """The daemon's own log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Settings(BaseSettings):
-    """Everything that can be set."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="BREACHWATCH_",
-        env_nested_delimiter="__",
-        extra="forbid",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
-
-    state: StateSection = StateSection()
-    host: HostSection = Field(default_factory=HostSection)
-    watch: WatchSection = WatchSection()
-    rules: RulesSection = RulesSection()
-    playbooks: PlaybooksSection = PlaybooksSection()
-    templates: TemplatesSection = TemplatesSection()
-    smtp: SmtpSection = SmtpSection()
-    sms: SmsSection = SmsSection()
-    chat: tuple[ChatSection, ...] = ()
-    team: TeamSection = TeamSection()
-    letterhead: LetterheadSection = LetterheadSection()
-    authorities: dict[str, AuthoritySection] = Field(default_factory=dict)
-    audiences: dict[str, AudienceSection] = Field(default_factory=dict)
-    elasticsearch: ElasticsearchSection = ElasticsearchSection()
-    audit: AuditSection = AuditSection()
-    log: LogLevelSection = LogLevelSection()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no .env files: one place for secrets
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # replaced by a nested one below
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over secret files over the TOML file (which comes in as init arguments)."""
-        folders = [str(folder) for folder in secret_folders()]
-        if not folders:
-            return env_settings, init_settings
-        return env_settings, NestedSecrets(settings_cls, secrets_dir=folders), init_settings
-
-
-class NestedSecrets(SecretsSettingsSource):
-    """Secret files named like the environment, without prefix and in any case: `smtp__password`."""
-
-    def __call__(self) -> dict[str, Any]:
-        """The tree that the secret files make."""
-        tree: dict[str, Any] = {}
-        directories = self.secrets_dir if isinstance(self.secrets_dir, list) else [self.secrets_dir]
-        for folder in directories:
-            for file in sorted(Path(str(folder)).iterdir()):
-                section, separator, key = file.name.lower().removeprefix("breachwatch_").partition("__")
-                if separator and file.is_file():
-                    tree.setdefault(section, {})[key] = file.read_text(encoding="utf-8").strip()
-        return tree
-
-
-def secret_folders() -> list[Path]:
-    """Where secret files may lie: systemd credentials, BREACHWATCH_SECRETS_DIR, the default folder."""
-    named = [os.environ.get("BREACHWATCH_SECRETS_DIR", ""), os.environ.get("CREDENTIALS_DIRECTORY", "")]
-    folders = [Path(name) for name in named if name] or [DEFAULT_SECRETS]
-    return [folder for folder in folders if folder.is_dir() and os.access(folder, os.R_OK | os.X_OK)]
+OTHER_VARIABLES = ("CONFIG", "SECRETS_DIR", "SERVERS", "TEST_DATA", "TEST_POSTGRESQL")
+"""BREACHWATCH_* variables that are no settings: where the configuration is, and what the tests need."""
 
 
 def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | None = None) -> Settings:
     """Read everything once. Raises: ConfigError with one line per problem, each with file and line."""
     chosen = path or Path(os.environ.get("BREACHWATCH_CONFIG", "") or DEFAULT_CONFIG)
-    text = _read(chosen, must_exist=path is not None or "BREACHWATCH_CONFIG" in os.environ)
+    text = _read(chosen, must_exist=path is not None or bool(os.environ.get("BREACHWATCH_CONFIG")))
     try:
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}", source=str(chosen)) from error
+    secrets = read_secrets(secret_folders(chosen.parent))
+    origins = Origins(str(chosen), TomlLines(text), secrets, os.environ)
+    merged = _merged(tree, secrets.tree, _environment(), overrides or {})
     try:
-        settings = Settings(**{**tree, **(overrides or {})})
+        settings = Settings(**merged)
     except ValidationError as error:
-        found = problems(error, Settings, TomlLines(text), str(chosen))
-        raise ConfigError("\n".join(found), hint="docs/configuration.md lists every setting") from None
-    return _with_secret_files(settings)
+        found = list(problems(error, Settings, origins))
+    else:
+        found = [f"{origins.of(location)}: {message}" for location, message in incoherences(settings)]
+    found.extend(_stray_variables())
+    if found:
+        raise ConfigError("\n".join(found), hint="docs/configuration.md lists every setting")
+    return _resolved(settings, secrets, origins)
+
+
+def _environment() -> dict[str, Any]:
+    try:
+        return EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigError(f"{error}", source="environment", hint="lists and tables are written as JSON") from None
+
+
+def _stray_variables() -> list[str]:
+    """Variables that look like settings and are none: a misspelt one must not be passed over."""
+    known = {name.upper() for name in Settings.model_fields}
+    return [
+        f"environment: {variable}: unknown setting"
+        for variable in sorted(os.environ)
+        if variable.upper().startswith("BREACHWATCH_")
+        and (rest := variable.upper().removeprefix("BREACHWATCH_")) not in OTHER_VARIABLES
+        and rest.partition("__")[0] not in known
+    ]
+
+
+def _merged(*trees: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables laid over each other, later ones on top."""
+    result: dict[str, Any] = {}
+    for tree in trees:
+        for key, value in tree.items():
+            below = result.get(key)
+            both = isinstance(below, Mapping) and isinstance(value, Mapping)
+            result[key] = _merged(below, value) if both else value  # type: ignore[arg-type]  # both are mappings
+    return result
 
 
 def _read(path: Path, *, must_exist: bool) -> str:
@@ -315,27 +93,45 @@ def _read(path: Path, *, must_exist: bool) -> str:
         raise ConfigError(
             "no such configuration file", source=str(path), hint="`breachwatch init` writes one"
         ) from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read the configuration: {error}", source=str(path)) from error
-
-
-def _with_secret_files(settings: Settings) -> Settings:
-    """Fill `url` from `url_file` where one is named, and expand `~`."""
-    chat = tuple(room.model_copy(update={"url": _secret(room.url, room.url_file)}) for room in settings.chat)
-    audiences = {
-        name: audience.model_copy(update={"url": _secret(audience.url, audience.url_file)})
-        for name, audience in settings.audiences.items()
-    }
-    state = settings.state.model_copy(update={"directory": settings.state.directory.expanduser()})
-    origin = settings.audit.origin or f"breachwatch.invalid/{settings.host.name}"
-    audit = settings.audit.model_copy(update={"origin": origin})
-    return settings.model_copy(update={"chat": chat, "audiences": audiences, "state": state, "audit": audit})
-
-
-def _secret(value: SecretStr, file: Path | None) -> SecretStr:
-    if file is None:
-        return value
-    try:
-        return SecretStr(file.read_text(encoding="utf-8").strip())
     except OSError as error:
-        raise ConfigError(f"cannot read the secret: {error.strerror}", source=str(file)) from error
+        raise ConfigError(f"cannot read the configuration: {error.strerror}", source=str(path)) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError("the configuration is not UTF-8", source=str(path)) from error
+
+
+def _resolved(settings: Settings, secrets: SecretFiles, origins: Origins) -> Settings:
+    """With secrets in place of the files that hold them, and with what depends on other settings filled in."""
+
+    def secret(value: SecretStr, file: Path | None, *location: str | int) -> SecretStr:
+        if file is None:
+            return value
+        if value.get_secret_value() and tuple(location) not in secrets.files:
+            name = ".".join(map(str, location))
+            raise ConfigError(f"{name} and {name}_file are both set", source=origins.of(location), hint="keep one")
+        return read_secret(file, origins.of((*location[:-1], f"{location[-1]}_file")))
+
+    smtp, sms, elastic = settings.smtp, settings.sms, settings.elasticsearch
+    return settings.model_copy(
+        update={
+            "smtp": _with(smtp, password=secret(smtp.password, smtp.password_file, "smtp", "password")),
+            "sms": _with(sms, token=secret(sms.token, sms.token_file, "sms", "token")),
+            "elasticsearch": _with(
+                elastic, api_key=secret(elastic.api_key, elastic.api_key_file, "elasticsearch", "api_key")
+            ),
+            "chat": tuple(
+                _with(room, url=secret(room.url, room.url_file, "chat", index, "url"))
+                for index, room in enumerate(settings.chat)
+            ),
+            "audiences": {
+                name: _with(audience, url=secret(audience.url, audience.url_file, "audiences", name, "url"))
+                for name, audience in settings.audiences.items()
+            },
+            "state": _with(settings.state, directory=settings.state.directory.expanduser()),
+            "audit": _with(settings.audit, origin=settings.audit.origin or f"breachwatch.invalid/{settings.host.name}"),
+        }
+    )
+
+
+def _with(section: Any, **values: Any) -> Any:
+    """A copy with these values; they are checked already."""
+    return section.model_copy(update=values)

@@ -1,0 +1,264 @@
+"""The tables of the configuration: names, types, bounds and defaults. Unknown keys refused, frozen."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+
+def _known_zone(name: str) -> str:
+    if name != "UTC" and name not in available_timezones():
+        raise ValueError(f"unknown time zone {name!r}; for example Asia/Ho_Chi_Minh")
+    return name
+
+
+def _existing_folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise ValueError(f"no such folder: {path}")
+    return path
+
+
+def _http_address(url: str) -> str:
+    """Refuses what is no address, and names and passwords inside one: addresses end up in logs."""
+    parts = urlsplit(url)
+    if url and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        raise ValueError("not an http:// or https:// address")
+    if parts.username or parts.password:
+        raise ValueError("holds a name or password: put it into a secret file")
+    return url
+
+
+Zone = Annotated[str, AfterValidator(_known_zone)]
+Folder = Annotated[Path, AfterValidator(_existing_folder)]
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+
+
+class Section(BaseModel):
+    """A table of the file: unknown keys refused, frozen."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StateSection(Section):
+    """Where the state lies."""
+
+    directory: Path = Path("/var/lib/breachwatch") if os.geteuid() == 0 else Path("~/.local/state/breachwatch")
+    signal_retention_days: int = Field(default=90, ge=1)
+
+
+class HostSection(Section):
+    """How this host is called in events and notices."""
+
+    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
+
+
+class LogSection(Section):
+    """One log: path or glob, format, time zone of lines that name none."""
+
+    path: str = Field(min_length=1)
+    format: str = "auto"
+    tz: Zone = "UTC"
+
+
+class JournalSection(Section):
+    """The systemd journal."""
+
+    enabled: bool = False
+    units: tuple[str, ...] = ()
+
+
+class IntegritySection(Section):
+    """File integrity. No paths: the built-in critical paths that exist on this host."""
+
+    enabled: bool = False
+    paths: tuple[Path, ...] = ()
+    exclude: tuple[str, ...] = ()
+    sweep_interval_s: float = Field(default=300.0, ge=1)
+
+
+class WatchSection(Section):
+    """What the agent watches."""
+
+    logs: tuple[LogSection, ...] = ()
+    journal: JournalSection = JournalSection()
+    integrity: IntegritySection = IntegritySection()
+    max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
+
+
+class RulesSection(Section):
+    """Detection rules: the shipped pack and the operator's own folders."""
+
+    directories: tuple[Folder, ...] = ()
+    shipped: bool = True
+
+
+class PlaybooksSection(Section):
+    """Playbooks in use, by name, from the shipped ones and the operator's own folders."""
+
+    directories: tuple[Folder, ...] = ()
+    shipped: bool = True
+    use: tuple[str, ...] = ()
+
+
+class TemplatesSection(Section):
+    """Folders whose notice templates overlay the shipped ones."""
+
+    directories: tuple[Folder, ...] = ()
+
+
+class SmtpSection(Section):
+    """The mail server that notices leave through."""
+
+    host: str = ""
+    port: Port = 587
+    tls: Literal["starttls", "implicit", "none"] = "starttls"
+    user: str = ""
+    password: SecretStr = SecretStr("")
+    password_file: Path | None = None
+    ca_file: Path | None = None
+    sender: str = ""
+    reply_to: str = ""
+    timeout_s: float = Field(default=30.0, gt=0, le=600)
+    connections: int = Field(default=4, ge=1, le=64)
+
+
+class SmsSection(Section):
+    """An SMS gateway that takes JSON over HTTP."""
+
+    url: HttpAddress = ""
+    token: SecretStr = SecretStr("")
+    token_file: Path | None = None
+    timeout_s: float = Field(default=20.0, gt=0, le=600)
+    body: dict[str, str] = Field(default_factory=lambda: {"to": "{to}", "text": "{text}", "request_id": "{request_id}"})
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class ChatSection(Section):
+    """One chat room, as an apprise URL (a secret: it holds tokens)."""
+
+    name: str = Field(min_length=1)
+    url: SecretStr = SecretStr("")
+    url_file: Path | None = None
+
+
+class PersonSection(Section):
+    """One member of the team."""
+
+    name: str = Field(min_length=1)
+    email: str = ""
+    phone: str = ""
+    chat: str = ""
+    roles: tuple[str, ...] = ()
+    os_user: str = ""
+    language: Literal["vi", "en"] = "en"
+
+
+class TeamSection(Section):
+    """Who is paged and who approves."""
+
+    people: tuple[PersonSection, ...] = ()
+    groups: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+
+
+class LetterheadSection(Section):
+    """Who writes the notices: facts that every notice carries."""
+
+    name: str = ""
+    address: str = ""
+    registration: str = ""
+    tax_code: str = ""
+    hotline: str = ""
+    email: str = ""
+    website: str = ""
+    privacy_contact: str = ""
+    signatory: str = ""
+    verify_url: str = ""
+
+
+class AuthoritySection(Section):
+    """An authority and where its notices go."""
+
+    name: str = Field(min_length=1)
+    email: str = Field(min_length=3)
+    language: Literal["vi", "en"] = "en"
+
+
+class AudienceSection(Section):
+    """Where affected people come from: a CSV file, or a database URL (secret) and a query."""
+
+    csv: Path | None = None
+    url: SecretStr = SecretStr("")
+    url_file: Path | None = None
+    query: str = ""
+
+
+class ElasticsearchSection(Section):
+    """The telemetry store; no URL: none is used."""
+
+    url: HttpAddress = ""
+    api_key: SecretStr = SecretStr("")
+    api_key_file: Path | None = None
+    ca_file: Path | None = None
+    fingerprint: str = ""
+    index_prefix: str = Field(default="bw", pattern=r"^[a-z][a-z0-9_-]{0,30}$")
+    spool_cap_bytes: int = Field(default=1 << 30, ge=1 << 20)
+
+
+class AuditSection(Section):
+    """The audit trail's name: the origin line of its checkpoints."""
+
+    origin: str = Field(default="", pattern=r"^[^\s+]*$")
+
+
+class LogLevelSection(Section):
+    """The daemon's own log."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="BREACHWATCH_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+    )
+
+    state: StateSection = StateSection()
+    host: HostSection = Field(default_factory=HostSection)
+    watch: WatchSection = WatchSection()
+    rules: RulesSection = RulesSection()
+    playbooks: PlaybooksSection = PlaybooksSection()
+    templates: TemplatesSection = TemplatesSection()
+    smtp: SmtpSection = SmtpSection()
+    sms: SmsSection = SmsSection()
+    chat: tuple[ChatSection, ...] = ()
+    team: TeamSection = TeamSection()
+    letterhead: LetterheadSection = LetterheadSection()
+    authorities: dict[str, AuthoritySection] = Field(default_factory=dict)
+    audiences: dict[str, AudienceSection] = Field(default_factory=dict)
+    elasticsearch: ElasticsearchSection = ElasticsearchSection()
+    audit: AuditSection = AuditSection()
+    log: LogLevelSection = LogLevelSection()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  # no .env files: one place for secrets
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Only what `load_settings` hands over, which has asked every source and knows what came from where."""
+        return (init_settings,)
