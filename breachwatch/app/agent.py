@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from zoneinfo import ZoneInfo
@@ -238,11 +238,14 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
 
 
 def _on_signals(**handlers: Callable[[], None]) -> None:
+    def install(number: int, handler: Callable[[], None]) -> None:
+        signal.signal(number, lambda _number, _frame: handler())
+
     for name, handler in handlers.items():
-        signal.signal(getattr(signal, name), lambda _number, _frame, handler=handler: handler())
+        install(getattr(signal, name), handler)
 
 
-def main(arguments: Sequence[str] = ()) -> int:
+def main() -> int:
     """Entry point of the child process: settings as JSON on standard input."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=AgentSettings)
     stop, reload, wake = threading.Event(), threading.Event(), threading.Event()
@@ -268,4 +271,4 @@ def main(arguments: Sequence[str] = ()) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main())

@@ -143,10 +143,11 @@ class Demo:
             self._prepare(receivers)
             with self._daemon() as daemon:
                 self._story(daemon)
-            return 0
         except (BreachWatchError, DemoFailedError) as error:
             self.say(f"\nThe demo did not hold: {error}\nLog of the daemons: {self.root / 'breachwatch.log'}")
             return 3
+        else:
+            return 0
         finally:
             receivers.stop()
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
 from breachwatch.incident.grouping import absorb, open_incident, place
 from breachwatch.model import Entry, Gap, Incident, Match, Signal, SignalKind, StateChange
+from breachwatch.model.audit import EntryValue
 from breachwatch.ports import Clock, SignalStore
 from breachwatch.store.hub import HubStore, HubTransaction
 
@@ -93,7 +93,7 @@ def match_keys(match: Match) -> list[tuple[str, str]]:
     return keys
 
 
-def gap_body(gap: Gap) -> dict[str, str | int | bool | None | list[object] | dict[str, object]]:
+def gap_body(gap: Gap) -> dict[str, EntryValue]:
     """A gap without what an attacker may have put into names: the source by its hash, the reason in clear."""
     return {"source_sha256": digest(gap.source), "reason": gap.reason, "lost_bytes": gap.lost_bytes}
 

@@ -117,7 +117,7 @@ class Operations:
                     campaign=campaign_id,
                     content=content_hash,
                     os_user=actor.os_user,
-                )  # fmt: skip
+                )
             )
             return len(given) + 1
 
@@ -146,7 +146,7 @@ class Operations:
                     campaign.incident_id,
                     campaign=campaign_id,
                     reason_sha256=digest(reason),
-                )  # fmt: skip
+                )
             )
             return campaign
 

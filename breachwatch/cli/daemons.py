@@ -57,6 +57,7 @@ def agent(config: Path | None) -> int:
     os.dup2(read_end, 0)
     command = agent_command()
     os.execv(command[0], list(command))  # noqa: S606  # our own interpreter, fixed arguments
+    return 0  # not reached
 
 
 @click.command()

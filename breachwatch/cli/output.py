@@ -15,7 +15,7 @@ def print_json(item: Mapping[str, object]) -> None:
 
 
 def safe(text: object, width: int = 0) -> str:
-    """Text from a log, made harmless for a terminal: control characters shown as \\xhh, cut to `width`."""
+    r"""Text from a log, made harmless for a terminal: control characters shown as \xhh, cut to `width`."""
     clean = "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in str(text))
     clean = clean.encode("utf-8", "backslashreplace").decode("utf-8")
     return clean[: width - 1] + "…" if width and len(clean) > width else clean

@@ -31,8 +31,8 @@ def _load(folders: tuple[Path, ...]) -> RuleSet:
 def list_rules(folders: tuple[Path, ...], as_json: bool) -> None:
     """Every rule in force: level, title, id."""
     loaded = _load(folders)
-    for rule in [*loaded.rules, *loaded.correlations]:
-        ref = rule.ref
+    refs = [*(rule.ref for rule in loaded.rules), *(correlation.ref for correlation in loaded.correlations)]
+    for ref in refs:
         if as_json:
             print_json(
                 {
@@ -44,7 +44,7 @@ def list_rules(folders: tuple[Path, ...], as_json: bool) -> None:
                     "tags": list(ref.tags),
                     "group_by": list(ref.group_by),
                     "opens_incident": ref.opens_incident,
-                }  # fmt: skip
+                }
             )
         else:
             click.echo(f"{ref.level:<13} {safe(ref.title, 70):<70} {ref.id}")

@@ -44,7 +44,7 @@ def doctor(config: Path | None, as_json: bool) -> int:
 
 @click.command()
 def demo() -> int:
-    """The whole story in under a minute: break-in, incident, approval, notices, proof. Real processes, a temporary folder."""
+    """The whole story in under a minute, with real processes in a temporary folder."""
     from breachwatch.app.demo import Demo
 
     return Demo(say=click.echo).play()

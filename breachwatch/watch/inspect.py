@@ -76,7 +76,7 @@ def same_metadata(left: FileRecord, right: FileRecord) -> bool:
 
 def _with_target(record: FileRecord) -> FileRecord:
     try:
-        return replace(record, link_target=os.readlink(record.path))
+        return replace(record, link_target=os.readlink(record.path))  # noqa: PTH115  # bytes: a path need not be UTF-8
     except OSError:
         return replace(record, state="unreadable")
 

@@ -40,7 +40,7 @@ class Source(Protocol):
 
 
 def display(path: str | bytes) -> str:
-    """A path as valid text: bytes that are no UTF-8 become \\xhh."""
+    r"""A path as valid text: bytes that are no UTF-8 become \xhh."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 

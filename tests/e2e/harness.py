@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -94,10 +95,8 @@ def stop(process: subprocess.Popen[bytes], *, timeout_s: float = 30.0) -> int:
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
     """kill -9 of a daemon and all its children."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait(10)
 
 

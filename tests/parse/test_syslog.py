@@ -44,7 +44,7 @@ from tests.parse.samples import CONTEXT, parse_all, parse_one, raw_line
         ("a x[12]: y", "2026-03-01T12:00:00", "a", "x", 12, "y"),
     ],
 )
-def test_every_dialect_gives_time_host_process_and_message(  # noqa: PLR0917  # one column each
+def test_every_dialect_gives_time_host_process_and_message(  # one column each
     line, at, host, name, pid, message
 ):
     event = parse_one(line)
