@@ -18,12 +18,13 @@ from breachwatch.model.notice import (
     Person,
 )
 from breachwatch.model.signal import Signal, SignalKind
-from breachwatch.model.source import Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model.source import Block, Checkpoint, FileChange, FileRecord, Gap, RawLine
 from breachwatch.model.step import Approval, StepRun, StepState, StepValue
 
 __all__ = [
     "Accepted",
     "Approval",
+    "Block",
     "Campaign",
     "CampaignKind",
     "CampaignState",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -25,6 +26,36 @@ class RawLine:
     is_partial: bool = False
     """The line never got its line end (end of a rotated file)."""
     cursor: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """Consecutive whole lines as they lie in the (unpacked) file: what a prefilter scans at once.
+
+    A source gives ordinary lines as blocks and whatever needs a word of its own (cut, partial, undecodable) as RawLine.
+    `block.lines()` are exactly the lines that the source would have given one by one.
+    """
+
+    source: str
+    data: bytes
+    """Ends with a line feed."""
+    offset: int = 0
+    """Byte offset of `data[0]` in the file of this generation."""
+    generation: str = ""
+
+    def lines(self) -> Iterator[RawLine]:
+        """The lines, in order, each without its line end (LF or CR LF)."""
+        start, data = 0, self.data
+        while (end := data.find(b"\n", start)) >= 0:
+            line = data[start : end - 1] if end > start and data[end - 1] == 0x0D else data[start:end]
+            yield RawLine(
+                source=self.source,
+                data=line,
+                offset=self.offset + start,
+                generation=self.generation,
+                length_bytes=len(line),
+            )
+            start = end + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
