@@ -47,10 +47,10 @@ class Block:
         """The lines, in order, each without its line end (LF or CR LF)."""
         start, data = 0, self.data
         while (end := data.find(b"\n", start)) >= 0:
-            line = data[start : end - 1] if end > start and data[end - 1] == 0x0D else data[start:end]
+            line = data[start:end]
             yield RawLine(
                 source=self.source,
-                data=line,
+                data=line.removesuffix(b"\r"),
                 offset=self.offset + start,
                 generation=self.generation,
                 length_bytes=len(line),
