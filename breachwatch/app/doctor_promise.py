@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from breachwatch.app.finding import Finding, ok, problem, warning
+from breachwatch.app.playbooks import playbooks_in_use
 from breachwatch.app.rules import rules_in
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.errors import BreachWatchError, PlaybookError
 from breachwatch.notify.campaign import letterhead_facts
 from breachwatch.notify.template import TemplateSet, load_templates
-from breachwatch.playbook.schema import Playbook, load_playbook
+from breachwatch.playbook.schema import Playbook
 
 LETTERHEAD_MUST = ("name", "address", "hotline", "email", "signatory", "privacy_contact")
 """Facts that notices to authorities and customers state whatever the template says."""
@@ -38,26 +39,6 @@ def check_rules(settings: Settings) -> Iterator[Finding]:
         yield ok("rules", f"{number} in force")
     else:
         yield problem("rules", "none in force: nothing would ever match", "see the refusals above")
-
-
-def playbooks_in_use(settings: Settings) -> Iterator[Playbook | PlaybookError]:
-    """Each playbook of `playbooks.use`, or why it cannot be used. The operator's folders come first."""
-    folders = list(settings.playbooks.directories)
-    if settings.playbooks.shipped:
-        folders.append(shipped_folder("playbooks"))
-    for name in settings.playbooks.use:
-        files = [folder / f"{name}{suffix}" for folder in folders for suffix in (".yaml", ".yml")]
-        file = next((file for file in files if file.is_file()), None)
-        if file is None:
-            known = sorted({path.stem for folder in folders for path in folder.glob("*.y*ml")})
-            yield PlaybookError(f"no playbook named {name}", source="playbooks.use", hint=f"known: {', '.join(known)}")
-            continue
-        try:
-            yield load_playbook(file.read_text(encoding="utf-8"), str(file))
-        except PlaybookError as error:
-            yield error
-        except (OSError, UnicodeDecodeError) as error:
-            yield PlaybookError(f"cannot be read: {type(error).__name__}", source=str(file))
 
 
 def check_playbooks(settings: Settings) -> Iterator[Finding]:

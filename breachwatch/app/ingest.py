@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from hashlib import sha256
 
-from breachwatch.incident.grouping import absorb, open_incident, place
+from breachwatch.incident.grouping import absorb, match_keys, open_incident, place
 from breachwatch.model import Entry, Gap, Incident, Match, Signal, SignalKind, StateChange
 from breachwatch.model.audit import EntryValue
 from breachwatch.ports import Clock, SignalStore
@@ -51,25 +51,23 @@ class Ingest:
         elif signal.gap is not None:
             tx.audit(Entry(type="watch.gap", at_utc=now, actor=agent, body=gap_body(signal.gap)))
         elif signal.kind is SignalKind.DAEMON:
-            body = {"action": signal.action, "detail_sha256": digest(signal.detail)}
-            tx.audit(Entry(type=f"daemon.{signal.action}", at_utc=now, actor=agent, body=dict(body)))
+            tx.audit(Entry(type=f"daemon.{signal.action}", at_utc=now, actor=agent, body=daemon_body(signal)))
 
     def _match(self, tx: HubTransaction, match: Match, agent: str, now: datetime) -> None:
+        if tx.incidents.incident_of_match(match.id) is not None:
+            return  # told twice: it counts once
         incident = self._incident_for(tx, match, now)
         if incident is None:
             return
-        if not tx.incidents.add_match(incident.id, match):
-            return
-        body = {"match": match.id, "rule": match.rule.id, "level": str(match.rule.level)}
-        tx.audit(Entry(type="incident.match", at_utc=now, actor=agent, incident_id=incident.id, body=dict(body)))
+        tx.incidents.add_match(incident.id, match)
+        body: dict[str, EntryValue] = {"match": match.id, "rule": match.rule.id, "level": str(match.rule.level)}
+        tx.audit(Entry(type="incident.match", at_utc=now, actor=agent, incident_id=incident.id, body=body))
 
     def _incident_for(self, tx: HubTransaction, match: Match, now: datetime) -> Incident | None:
-        candidates = tx.incidents.open_with_keys(match_keys(match))
-        joined = place(match, candidates)
+        """The incident that this match joins or opens; None if it may only join and there is none."""
+        joined = place(match, tx.incidents.open_with_keys(match_keys(match)))
         if joined is not None:
-            grown = absorb(joined, match)
-            tx.incidents.save(grown)
-            return grown
+            return tx.incidents.save(absorb(joined, match))
         if not match.rule.opens_incident:
             return None
         incident = open_incident(match, incident_id=tx.incidents.next_id(now.year), now=now)
@@ -78,24 +76,23 @@ class Ingest:
             incident_id=incident.id, at_utc=now, actor="system", kind="state", reason=match.rule.title, after="open"
         )
         tx.incidents.add_change(change)
-        body = {"rule": match.rule.id, "severity": str(incident.severity), "first_seen": match.event.at_utc.isoformat()}
-        tx.audit(Entry(type="incident.opened", at_utc=now, incident_id=incident.id, body=dict(body)))
+        body: dict[str, EntryValue] = {
+            "rule": match.rule.id,
+            "severity": str(incident.severity),
+            "first_seen": incident.first_seen.isoformat(),
+        }
+        tx.audit(Entry(type="incident.opened", at_utc=now, incident_id=incident.id, body=body))
         return incident
-
-
-def match_keys(match: Match) -> list[tuple[str, str]]:
-    """The (field, value) pairs by which a match may join an incident."""
-    keys = []
-    for name in match.rule.group_by:
-        value = match.group.get(name, match.event.fields.get(name))
-        if isinstance(value, str | int) and value != "":
-            keys.append((name, str(value)))
-    return keys
 
 
 def gap_body(gap: Gap) -> dict[str, EntryValue]:
     """A gap without what an attacker may have put into names: the source by its hash, the reason in clear."""
     return {"source_sha256": digest(gap.source), "reason": gap.reason, "lost_bytes": gap.lost_bytes}
+
+
+def daemon_body(signal: Signal) -> dict[str, EntryValue]:
+    """What a daemon said of itself; its words by their hash, for they may name files of the host."""
+    return {"signal": signal.id, "detail_sha256": digest(signal.detail)}
 
 
 def digest(text: str) -> str:

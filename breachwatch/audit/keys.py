@@ -42,10 +42,8 @@ class Signer:
 
 def load_or_create_signer(folder: Path, origin: str) -> Signer:
     """The key in `folder`, made on first use (0600), with its public half beside it (0644). Raises: AuditError."""
-    path = folder / KEY_FILE
-    if not path.exists():
-        write_secret(path, os.urandom(SEED_BYTES))
-    signer = Signer(origin, Ed25519PrivateKey.from_private_bytes(read_secret(path, SEED_BYTES)))
+    seed = load_or_create_secret(folder / KEY_FILE, SEED_BYTES)
+    signer = Signer(origin, Ed25519PrivateKey.from_private_bytes(seed))
     public = folder / VKEY_FILE
     text = signer.verifier.vkey + "\n"
     if not public.exists() or public.read_text(encoding="utf-8") != text:
@@ -88,3 +86,10 @@ def read_secret(path: Path, length: int) -> bytes:
     if len(secret) != length:
         raise AuditError("the key file is damaged", source=str(path), hint="restore it from the backup of the keys")
     return secret
+
+
+def load_or_create_secret(path: Path, length: int) -> bytes:
+    """`length` random bytes that stay the same from the first use on. Raises: AuditError."""
+    if not path.exists():
+        write_secret(path, os.urandom(length))
+    return read_secret(path, length)

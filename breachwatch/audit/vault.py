@@ -16,7 +16,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from breachwatch.audit.keys import read_secret, write_secret
+from breachwatch.audit.keys import load_or_create_secret
 from breachwatch.errors import VerificationError
 from breachwatch.model import Person
 from breachwatch.ports import VaultRows
@@ -32,10 +32,7 @@ class Vault:
     """`ports.ContactVault` over encrypted rows."""
 
     def __init__(self, rows: VaultRows, key_folder: Path) -> None:
-        path = key_folder / KEY_FILE
-        if not path.exists():
-            write_secret(path, os.urandom(2 * KEY_BYTES))
-        secret = read_secret(path, 2 * KEY_BYTES)
+        secret = load_or_create_secret(key_folder / KEY_FILE, 2 * KEY_BYTES)
         self._rows = rows
         self._commitment_key = secret[:KEY_BYTES]
         self._wrapper = AESGCM(secret[KEY_BYTES:])

@@ -97,6 +97,8 @@ class Delivery:
     sent_sha256: str = ""
     created_at: datetime | None = None
     """When it was put into the outbox: what the patience of a retry policy counts from."""
+    sent_at: datetime | None = None
+    """The Date of the bytes last sent: with it the same bytes can be built again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

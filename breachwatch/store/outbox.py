@@ -93,7 +93,7 @@ _c, _d = campaign_table.c, delivery_table.c
 _CAMPAIGN_COLUMNS = [column for column in campaign_table.c if column.name != "content"]
 _DELIVERY_COLUMNS = (
     _d.campaign_id, _d.person_id, _d.channel, _d.state, _d.attempts, _d.due_at, _d.worker, _d.message_id,
-    _d.provider_id, _d.code, _d.sent_sha256, _d.created_at,
+    _d.provider_id, _d.code, _d.sent_sha256, _d.created_at, _d.sent_at,
 )  # fmt: skip
 _TERMINAL = tuple(int(state) for state in DeliveryState if state not in {DeliveryState.READY, DeliveryState.CLAIMED})
 _INSERT_BATCH = 5_000
@@ -419,4 +419,5 @@ def _delivery(row: Row[*tuple[Any, ...]]) -> Delivery:
         code=row.code,
         sent_sha256=row.sent_sha256,
         created_at=row.created_at,
+        sent_at=row.sent_at,
     )

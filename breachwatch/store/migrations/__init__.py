@@ -1,0 +1,1 @@
+"""Alembic's folder: how the hub's schema came to be."""
