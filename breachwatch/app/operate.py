@@ -6,15 +6,25 @@ the incident history the words.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+import hmac
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from breachwatch.app.ingest import digest
 from breachwatch.errors import ApprovalError, IncidentError, UsageError
 from breachwatch.incident.lifecycle import transition
-from breachwatch.model import Campaign, CampaignState, Entry, Incident, IncidentState, StateChange
-from breachwatch.playbook.plan import check_approval
+from breachwatch.model import (
+    Campaign,
+    CampaignState,
+    Entry,
+    Incident,
+    IncidentState,
+    StateChange,
+    StepRun,
+    StepState,
+)
+from breachwatch.playbook.plan import check_approval, is_approved
 from breachwatch.ports import Clock
 from breachwatch.store.hub import HubStore, HubTransaction
 
@@ -69,7 +79,7 @@ class Operations:
         if not text and not facts:
             raise UsageError("nothing to note", hint="give a text or --fact NAME=VALUE")
         with self.store.transaction() as tx:
-            require_incident(tx, incident_id)
+            incident = require_incident(tx, incident_id)
             now = self.clock.now()
             if text:
                 self._change(tx, incident_id, actor, now, kind="note", reason=text)
@@ -78,6 +88,9 @@ class Operations:
                 tx.incidents.set_fact(incident_id, name, value, source=actor.label, at=now)
                 self._change(tx, incident_id, actor, now, kind="fact", reason=f"{name}={value}")
                 tx.audit(_entry("incident.fact", now, actor, incident_id, fact=name, value_sha256=digest(value)))
+            if facts:
+                tx.incidents.save(incident)  # a new revision: what was drafted from other facts is looked at again
+                _hurry(tx, incident_id, now)
 
     def _change(
         self, tx: HubTransaction, incident_id: str, actor: Actor, now: datetime, *, kind: str, reason: str
@@ -86,8 +99,8 @@ class Operations:
             StateChange(incident_id=incident_id, at_utc=now, actor=actor.label, kind=kind, reason=reason)
         )
 
-    def approve(self, campaign_id: str, content_hash: str, *, actor: Actor, requester_roles: Collection[str]) -> int:
-        """Approve exactly the content with this hash; returns how many approvals it has now.
+    def approve(self, campaign_id: str, content_hash: str, *, actor: Actor) -> tuple[int, int]:
+        """Approve exactly the content with this hash; returns how many approvals it has now, and how many it needs.
 
         Raises: ApprovalError (own request, wrong role, content changed since), StoreError.
         """
@@ -95,16 +108,18 @@ class Operations:
             campaign = require_campaign(tx, campaign_id)
             if campaign.state is not CampaignState.AWAITING_APPROVAL:
                 raise ApprovalError(f"campaign is {campaign.state}, not awaiting approval", source=campaign_id)
-            if content_hash != campaign.content_hash:
+            if not hmac.compare_digest(content_hash.encode(), campaign.content_hash.encode()):
                 raise ApprovalError(
                     "the content is not what was previewed",
                     source=campaign_id,
                     hint="run `breachwatch playbook preview` again and approve the hash it prints",
                 )
+            run = _awaiting(tx, campaign)
+            need, roles = int(run.output.get("need") or 1), str(run.output.get("roles") or "").split(",")
             given = {approval.approver for approval in tx.steps.approvals(campaign_id, content_hash)}
             check_approval(
                 campaign_id, approver=actor.label, roles=actor.roles, requester=campaign.created_by, given=given,
-                allowed_roles=requester_roles,
+                allowed_roles=roles,
             )  # fmt: skip
             now = self.clock.now()
             tx.steps.add_approval(campaign_id, content_hash, actor.label, now, actor.os_user)
@@ -119,7 +134,9 @@ class Operations:
                     os_user=actor.os_user,
                 )
             )
-            return len(given) + 1
+            if is_approved(need, campaign.created_by, {*given, actor.label}):
+                tx.steps.put(replace(run, state=StepState.APPROVED, at_utc=now))
+            return len(given) + 1, need
 
     def set_campaign(self, campaign_id: str, to: CampaignState, *, actor: Actor, reason: str) -> Campaign:
         """Pause, resume or cancel. Raises: IncidentError, StoreError."""
@@ -138,6 +155,9 @@ class Operations:
                 raise IncidentError(f"campaign is {campaign.state} and cannot become {to}", source=campaign_id)
             now = self.clock.now()
             tx.outbox.set_campaign_state(campaign_id, to)
+            incident = require_incident(tx, campaign.incident_id)
+            tx.incidents.save(incident)
+            self._change(tx, incident.id, actor, now, kind="notice", reason=f"{campaign_id} {to}: {reason}")
             tx.audit(
                 _entry(
                     f"campaign.{to}",
@@ -149,6 +169,21 @@ class Operations:
                 )
             )
             return campaign
+
+
+def _awaiting(tx: HubTransaction, campaign: Campaign) -> StepRun:
+    """The step that waits for approval of this campaign. Raises: ApprovalError."""
+    run = tx.steps.get(campaign.incident_id, campaign.step)
+    if run is None or run.state is not StepState.PREPARED or run.output.get("campaign") != campaign.id:
+        raise ApprovalError("nothing waits for this approval any more", source=campaign.id)
+    return run
+
+
+def _hurry(tx: HubTransaction, incident_id: str, now: datetime) -> None:
+    """Notices that waited for facts are tried now."""
+    for run in tx.steps.latest(incident_id).values():
+        if run.state is StepState.WAITING:
+            tx.steps.put(replace(run, due_at=now))
 
 
 def _entry(kind: str, now: datetime, actor: Actor, incident_id: str, **body: str) -> Entry:

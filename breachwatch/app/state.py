@@ -50,6 +50,11 @@ class StateLayout:
         """Telemetry on its way to Elasticsearch."""
         return self.root / "spool"
 
+    @property
+    def wake(self) -> Path:
+        """A pipe: whoever wrote something the hub should look at pokes it."""
+        return self.root / "hub.wake"
+
     def alive(self, process: str) -> Path:
         """Sign of life of `agent`, `hub` or `run`."""
         return self.root / f"{process}.alive"

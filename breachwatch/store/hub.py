@@ -43,6 +43,10 @@ class HubStore:
         self._engine = engine
         self._auditor = auditor
 
+    def close(self) -> None:
+        """Release the database."""
+        self._engine.dispose()
+
     @contextmanager
     def transaction(self) -> Iterator[HubTransaction]:
         """Begin (one writer at a time), yield, append the audit entries, commit; roll back on any error.

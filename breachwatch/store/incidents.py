@@ -228,6 +228,12 @@ class IncidentTable:
             query = query.where(incident_table.c.state.in_([str(state) for state in states]))
         return self._incidents(self._connection.execute(query.limit(limit)))
 
+    def revisions(self, states: Collection[IncidentState]) -> dict[str, int]:
+        """Id to revision of every incident in these states: what a reader compares to see who changed."""
+        query = select(incident_table.c.id, incident_table.c.revision)
+        query = query.where(incident_table.c.state.in_([str(state) for state in states]))
+        return {row.id: row.revision for row in self._connection.execute(query)}
+
     def add_match(self, incident_id: str, match: Match) -> bool:
         """Keep the evidence; False if this match is kept already, with this or another incident."""
         values = {"match_id": match.id, "incident_id": incident_id, "at": match.event.at_utc}

@@ -96,6 +96,12 @@ class StepTable:
         )
         return [_run(row) for row in self._connection.execute(query)]
 
+    def moving(self) -> set[str]:
+        """Incidents with a step that is approved or being sent: what moves without a change of the incident."""
+        states = (str(StepState.APPROVED), str(StepState.RUNNING))
+        query = select(step_run.c.incident_id).where(step_run.c.state.in_(states)).distinct()
+        return set(self._connection.scalars(query))
+
     def add_approval(self, campaign_id: str, content_hash: str, approver: str, at: datetime, os_user: str) -> bool:
         """Keep one person's yes; False if this person said yes to this content before."""
         values = {"campaign_id": campaign_id, "content_hash": content_hash, "approver": approver}
