@@ -22,6 +22,7 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
+from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.errors import BreachWatchError
@@ -91,6 +92,8 @@ class Agent:
         self._store = store
         self._clock = clock
         self._notes: list[Signal] = []
+        self._wake = StateLayout(Path(settings.state_directory)).wake
+        self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
         if (saved := store.correlation_state()) is not None:
@@ -139,6 +142,10 @@ class Agent:
         if self._notes:
             notes, self._notes = self._notes, []
             self._store.commit(signals=notes, checkpoints=())
+            self._told = True
+        if self._told:
+            self._told = False
+            poke(self._wake)
         return seen
 
     def _tick_source(self, watched: WatchedSource) -> int:
@@ -160,6 +167,7 @@ class Agent:
             baseline_deleted=progress.baseline_deleted,
         )
         self._saved_state = state
+        self._told = self._told or bool(signals)
         return seen
 
     def _beat(self) -> None:

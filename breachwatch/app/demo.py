@@ -89,8 +89,8 @@ roles = ["dpo", "ciso"]
 language = "en"
 
 [team.groups]
-primary = ["linh"]
-secondary = ["quang"]
+security = ["linh"]
+management = ["quang"]
 
 [letterhead]
 name = "Cửa hàng Mẫu / Example Shop JSC"

@@ -12,6 +12,7 @@ from breachwatch.app.agent import AgentSettings, LogSettings
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.operate import Actor, Operations
 from breachwatch.app.state import StateLayout, prepare_state
+from breachwatch.app.wake import poke
 from breachwatch.audit.keys import load_or_create_signer
 from breachwatch.audit.log import TransparencyLog
 from breachwatch.config.settings import Settings
@@ -70,6 +71,7 @@ def operations(settings: Settings) -> Iterator[Operations]:
         yield Operations(store, SystemClock())
     finally:
         store.close()
+        poke(StateLayout(Path(settings.state.directory)).wake)
 
 
 def who_is_typing() -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from breachwatch import __version__
-from breachwatch.errors import BreachWatchError, ConfigError, RuleError, UsageError
+from breachwatch.errors import BreachWatchError, ConfigError, PlaybookError, RuleError, TemplateError, UsageError
 
 COMMANDS = {
     "run": ("breachwatch.cli.daemons", "run", "Agent and hub on this machine, supervised."),
@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except BreachWatchError as error:
         click.echo(f"breachwatch: {error}", err=True)
-        sys.exit(2 if isinstance(error, ConfigError | UsageError | RuleError) else 3)
+        sys.exit(2 if isinstance(error, ConfigError | UsageError | RuleError | PlaybookError | TemplateError) else 3)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(3)
