@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule
+from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
+from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
 from breachwatch.model import Level, LogSource, RuleRef
 
@@ -28,6 +29,9 @@ DURATION = re.compile(r"(\d{1,6})([smhd])")
 UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 OWN_KEY = "breachwatch"
 """Top-level mapping of a rule with what Sigma has no word for: incident keys."""
+
+RANGE_KEY = "breachwatch.range"
+"""Further bounds of a correlation: the specification allows ranges, pySigma 2.0 takes one comparison."""
 
 OWN_FIELDS = {"group_by", "within", "opens_incident"}
 ACTIONS = {"global", "reset", "repeat"}
@@ -133,6 +137,7 @@ class _Loader:
 
         own = document.content.get(OWN_KEY)
         content = {key: value for key, value in document.content.items() if key != OWN_KEY}
+        content, bounds = _without_range(content)
         try:
             collection = SigmaCollection.from_dicts(
                 [content], collect_errors=True, resolve_references=False, collect_filters=True
@@ -147,6 +152,7 @@ class _Loader:
             return []
         for item in found:
             item.custom_attributes[OWN_KEY] = own
+            item.custom_attributes[RANGE_KEY] = bounds
         return found
 
     # -- rules ----------------------------------------------------------------------------------------------------
@@ -257,8 +263,6 @@ def _identity(rule: Any) -> str:
 
 
 def _build_correlation(item: Any, ref: RuleRef, references: list[str], document: _Document) -> Correlation:
-    from breachwatch.detect.convert import comparison
-
     kind = item.type.name.lower()
     condition = item.condition
     expression: Condition | None = None
@@ -267,9 +271,9 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         if kind == "temporal_ordered":
             raise RuleError("an ordered correlation cannot have an expression as its condition")
         expression = _expression(condition.parsed)
-        compare, threshold, fields, percentile = comparison("gte", 1), 1.0, (), 50.0
+        bounds, fields, percentile = (("gte", 1.0),), (), 50.0
     else:
-        compare, threshold = comparison(condition.op.name, condition.count), float(condition.count)
+        bounds = ((condition.op.name.lower(), float(condition.count)), *item.custom_attributes.get(RANGE_KEY, ()))
         named = condition.fieldref
         fields = () if named is None else (named,) if isinstance(named, str) else tuple(named)
         percentile = float(50 if condition.percentile is None else condition.percentile)
@@ -278,7 +282,7 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         alias.alias: {identities.get(key.reference, key.reference): name for key, name in alias.mapping.items()}
         for alias in item.aliases.aliases.values()
     }
-    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, threshold, fields, str(condition)))
+    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, bounds, fields, str(condition)))
     return Correlation(
         ref=ref,
         type=kind,
@@ -286,8 +290,7 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         timespan_s=float(item.timespan.seconds),
         group_by=tuple(item.group_by or ()),
         aliases=aliases,
-        compare=compare,
-        threshold=threshold,
+        bounds=bounds,
         fields=fields,
         percentile=percentile,
         expression=expression,
@@ -307,7 +310,23 @@ def _expression(node: Any) -> Condition:
         return Or(tuple(_expression(part) for part in node.args))
     if kind == "CorrelationConditionNOT":
         return Not(_expression(node.args[0]))
-    return Keyword(lambda _value: False, _identity(node.rule))
+    return Keyword(Text(()), _identity(node.rule))
+
+
+def _without_range(content: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, float], ...]]:
+    """A correlation with the first comparison of its range only, and the others. Source: Sigma v2.1 correlations."""
+    correlation = content.get("correlation")
+    condition = correlation.get("condition") if isinstance(correlation, dict) else None
+    if not isinstance(correlation, dict) or not isinstance(condition, dict):
+        return content, ()
+    comparisons = [name for name in condition if name in COMPARE and _is_number(condition[name])]
+    others = tuple((name, float(condition[name])) for name in comparisons[1:])
+    kept = {name: value for name, value in condition.items() if name not in comparisons[1:]}
+    return {**content, "correlation": {**correlation, "condition": kept}}, others
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # noqa: PLR2004
 
 
 def _own_fields(own: Any) -> dict[str, Any]:
