@@ -102,7 +102,10 @@ class Agent:
         self._next_alive = 0.0
 
     def _load_rules(self) -> RuleSet:
-        rules = rules_in([Path(folder) for folder in self._settings.rule_folders])
+        rules = rules_in(
+            [Path(folder) for folder in self._settings.rule_folders],
+            cache=Path(self._settings.state_directory) / "cache",
+        )
         for refused in rules.refused:
             self.note("rule_refused", str(refused))
         self.note("rules_loaded", f"{len(rules.rules)} rules, {len(rules.correlations)} correlations")
@@ -179,7 +182,10 @@ class Agent:
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
         try:
-            rules = rules_in([Path(folder) for folder in self._settings.rule_folders])
+            rules = rules_in(
+                [Path(folder) for folder in self._settings.rule_folders],
+                cache=Path(self._settings.state_directory) / "cache",
+            )
         except BreachWatchError as error:
             self.note("rules_kept", str(error))
             return

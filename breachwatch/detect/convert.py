@@ -60,11 +60,11 @@ MAX_LEAVES = 20_000
 """A condition with more items is refused: nobody could read it, and it would stall every event."""
 
 
-def condition_of(rule: SigmaRule) -> Condition:
+def condition_of(rule: SigmaRule, placeholders: Mapping[str, tuple[str, ...]]) -> Condition:
     """The rule's conditions, any of which suffices. Raises: RuleError, SigmaError."""
     parsed = [condition.parsed for condition in rule.detection.parsed_condition]
     also = names_for(rule.logsource.category or "", rule.logsource.product or "", rule.logsource.service or "")
-    counter = _Counter(also)
+    counter = _Counter(also, placeholders)
     parts = [_convert(item, counter) for item in parsed]
     return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
@@ -72,9 +72,23 @@ def condition_of(rule: SigmaRule) -> Condition:
 class _Counter:
     """Bounds the size of what a rule expands to, and knows the names its fields go by here."""
 
-    def __init__(self, also: Mapping[str, tuple[str, ...]]) -> None:
+    def __init__(self, also: Mapping[str, tuple[str, ...]], placeholders: Mapping[str, tuple[str, ...]]) -> None:
         self.leaves = 0
         self._also = also
+        self._placeholders = placeholders
+
+    def filled(self, value: Any) -> Any:
+        """Text with the configured values of its placeholders: one text, or an expansion to several."""
+        if not isinstance(value, SigmaString) or not any(isinstance(part, Placeholder) for part in value.s):
+            return value
+        named = self._placeholders
+        texts = value.replace_placeholders(lambda part: iter([SigmaString(text) for text in named.get(part.name, ())]))
+        missing = [part.name for part in value.s if isinstance(part, Placeholder) and not named.get(part.name)]
+        if missing:
+            raise RuleError(
+                f"placeholder %{missing[0]}% has no values", hint="give it values in the configuration (placeholders)"
+            )
+        return SigmaExpansion(list(texts))
 
     def also(self, name: str) -> tuple[str, ...]:
         """Names under which our parsers keep a field of this rule."""
@@ -96,9 +110,9 @@ def _convert(item: Any, counter: _Counter) -> Condition:
         return Not(_convert(item.args[0], counter))
     counter.leaf()
     if isinstance(item, ConditionFieldEqualsValueExpression):
-        return _field(item.field, item.value, counter)
+        return _field(item.field, counter.filled(item.value), counter)
     if isinstance(item, ConditionValueExpression):
-        return _keyword(item.value)
+        return _keyword(counter.filled(item.value))
     raise RuleError(f"a condition item of kind {type(item).__name__} is not supported")
 
 
@@ -106,7 +120,7 @@ def _field(name: str, value: Any, counter: _Counter) -> Condition:  # noqa: PLR0
     if isinstance(value, SigmaExpansion):
         for _ in value.values:
             counter.leaf()
-        return Or(tuple(_field(name, item, counter) for item in value.values))
+        return Or(tuple(_field(name, counter.filled(item), counter) for item in value.values))
     also = counter.also(name)
     if isinstance(value, SigmaNull):
         return IsNull(name, also)
@@ -118,7 +132,13 @@ def _field(name: str, value: Any, counter: _Counter) -> Condition:  # noqa: PLR0
         return TimePart(name, value.timestamp_part.name.lower(), "eq", float(value.number), also)
     if isinstance(value, SigmaCompareExpression):
         return _compare(name, value, also)
-    return FieldTest(name, _value(value), f"{name}: {value}", also)
+    test = _value(value)
+    shown = f"|re: {test.pattern}" if isinstance(test, Regex) else f": {_plain(value)}"
+    return FieldTest(name, test, name + shown, also)
+
+
+def _plain(value: Any) -> str:
+    return str(value.cidr) if isinstance(value, SigmaCIDRExpression) else str(value)
 
 
 def _relation(value: SigmaFieldReference) -> str:

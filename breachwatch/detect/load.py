@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -68,13 +68,14 @@ class _Document:
         return f"{self.source}:{self.line}"
 
 
-def load_rules(texts: Sequence[RuleText]) -> RuleSet:
-    """Every rule of these files, or why it is refused."""
-    return _Loader().load(texts)
+def load_rules(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]] | None = None) -> RuleSet:
+    """Every rule of these files, or why it is refused. `placeholders` are the values of `|expand`."""
+    return _Loader(placeholders or {}).load(texts)
 
 
 class _Loader:
-    def __init__(self) -> None:
+    def __init__(self, placeholders: Mapping[str, tuple[str, ...]]) -> None:
+        self.placeholders = placeholders
         self.refused: list[RuleError] = []
         self.seen: dict[str, str] = {}
 
@@ -111,7 +112,7 @@ class _Loader:
         documents: list[_Document] = []
         try:
             nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
-            if _alias_count(text.text) > MAX_ALIASES:
+            if text.text.count("*") > MAX_ALIASES and _alias_count(text.text) > MAX_ALIASES:
                 self._refuse(text.source, f"more than {MAX_ALIASES} YAML aliases", "write the values out")
                 return []
             for node in nodes:
@@ -166,7 +167,7 @@ class _Loader:
             for narrowing in filters:
                 item = narrowing.apply_on_rule(item)
             ref = self._ref(item, document, ("host.name",))
-            condition = condition_of(item)
+            condition = condition_of(item, self.placeholders)
         except RuleError as error:
             self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
             return None

@@ -19,8 +19,9 @@ AGAINST_THE_SPECIFICATION = {
     "56fa3cd6-f8d6-4520-a8c7-607292971886",
     "a557ffe6-ac54-43d2-ae69-158027082350",
 }
-"""Rules with `|all` over keywords. The engines that answered the pairs want the whole value to be the keyword; the
-specification searches the line, and so says the specification case "keywords all" of the same data set: both cannot be met. We go by the specification (docs/sigma.md)."""
+"""Rules with `|all` over keywords. The engines that answered the pairs want the whole value to be the keyword. The
+specification searches the line, and so says the case "keywords all" of the same data set: both cannot be met. We go by
+the specification (docs/sigma.md)."""
 
 
 @pytest.fixture(scope="module")
