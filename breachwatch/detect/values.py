@@ -10,13 +10,13 @@ from __future__ import annotations
 import ipaddress
 import math
 import operator
-import re
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import assert_never
 
 import msgspec
 
+from breachwatch.detect.safety import searcher
 from breachwatch.model import Event, FieldValue
 
 Test = Callable[[FieldValue], bool]
@@ -303,13 +303,13 @@ def scalar_test(wanted: str, *, boolean: bool) -> Test:
     return lambda value: as_text(value) == wanted
 
 
-def regex_test(pattern: str, flags: int) -> Callable[[FieldValue], bool]:
-    """A test that searches a regular expression. Raises: re.error."""
-    compiled = re.compile(pattern, flags)
+def regex_test(pattern: str, flags: int) -> Test:
+    """A test that searches a regular expression, in bounded time. Raises: re.error, RuleError."""
+    search = searcher(pattern, flags)
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
-        return text is not None and compiled.search(text[:MAX_REGEX_INPUT]) is not None
+        return text is not None and search(text[:MAX_REGEX_INPUT])
 
     return test
 
