@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -71,6 +71,7 @@ class AgentSettings:
     integrity_exclude: tuple[str, ...] = ()
     integrity_sweep_s: float = 300.0
     rule_folders: tuple[str, ...] = ()
+    placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     retention_days: int = 90
     without_network: bool = False
 
@@ -105,6 +106,7 @@ class Agent:
         rules = rules_in(
             [Path(folder) for folder in self._settings.rule_folders],
             cache=Path(self._settings.state_directory) / "cache",
+            placeholders=self._settings.placeholders,
         )
         for refused in rules.refused:
             self.note("rule_refused", str(refused))
@@ -185,6 +187,7 @@ class Agent:
             rules = rules_in(
                 [Path(folder) for folder in self._settings.rule_folders],
                 cache=Path(self._settings.state_directory) / "cache",
+                placeholders=self._settings.placeholders,
             )
         except BreachWatchError as error:
             self.note("rules_kept", str(error))

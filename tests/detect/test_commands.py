@@ -11,7 +11,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from breachwatch.app.doctor_promise import check_rules
 from breachwatch.app.rule_cache import load_cached
+from breachwatch.config.sections import LogSection, RulesSection, WatchSection
+from breachwatch.config.settings import Settings
 from breachwatch.detect.load import RuleText
 from tests.conftest import ROOT
 from tests.detect.sigma import rule_text
@@ -137,3 +140,16 @@ def test_a_cache_that_somebody_else_owns_or_can_write_is_not_read(tmp_path):
 
 def test_a_place_that_cannot_be_written_only_costs_time():
     assert len(load_cached(TEXTS, ROOT / "README.md" / "no").rules) == 1
+
+
+def test_doctor_names_the_operators_rule_that_never_runs_and_takes_placeholders(folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    text = rule_text("s:\n  f|expand: '%who%'\ncondition: s").replace("product: linux", "category: proxy")
+    (folder / "rules" / "one.yml").write_text(text)
+    (folder / "rules" / "two.yml").unlink()
+    section = RulesSection(directories=(folder / "rules",), placeholders={"who": ("ann",)})
+    settings = Settings.model_construct(rules=section, watch=WatchSection(logs=(LogSection(path="/var/log/auth.log"),)))
+    found = [(one.what, one.why) for one in check_rules(settings)]
+    (lost,) = (why for what, why in found if what == "rule never runs")
+    assert "category proxy" in lost
+    assert "rule refused" not in [what for what, _ in found]
