@@ -12,7 +12,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -72,6 +72,7 @@ class AgentSettings:
     integrity_exclude: tuple[str, ...] = ()
     integrity_sweep_s: float = 300.0
     rule_folders: tuple[str, ...] = ()
+    placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     retention_days: int = 90
     without_network: bool = False
 
@@ -105,7 +106,11 @@ class Agent:
         self._next_alive = 0.0
 
     def _load_rules(self) -> RuleSet:
-        rules = rules_in([Path(folder) for folder in self._settings.rule_folders])
+        rules = rules_in(
+            [Path(folder) for folder in self._settings.rule_folders],
+            cache=Path(self._settings.state_directory) / "cache",
+            placeholders=self._settings.placeholders,
+        )
         for refused in rules.refused:
             self.note("rule_refused", str(refused))
         self.note("rules_loaded", f"{len(rules.rules)} rules, {len(rules.correlations)} correlations")
@@ -187,7 +192,11 @@ class Agent:
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
         try:
-            rules = rules_in([Path(folder) for folder in self._settings.rule_folders])
+            rules = rules_in(
+                [Path(folder) for folder in self._settings.rule_folders],
+                cache=Path(self._settings.state_directory) / "cache",
+                placeholders=self._settings.placeholders,
+            )
         except BreachWatchError as error:
             self.note("rules_kept", str(error))
             return

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from breachwatch.app.finding import Finding, ok, problem, warning
 from breachwatch.app.playbooks import playbooks_in_use
+from breachwatch.app.rule_reach import rules_without_source
 from breachwatch.app.rules import rules_in
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
+from breachwatch.detect.load import RuleSet
 from breachwatch.errors import BreachWatchError, PlaybookError
 from breachwatch.notify.campaign import letterhead_facts
 from breachwatch.notify.template import TemplateSet, load_templates
@@ -28,17 +30,29 @@ def check_rules(settings: Settings) -> Iterator[Finding]:
         yield problem("rules", "none: nothing would ever match", "set rules.shipped = true or rules.directories")
         return
     try:
-        loaded = rules_in(folders)
+        loaded = rules_in(folders, placeholders=settings.rules.placeholders)
     except BreachWatchError as error:
         yield problem("rules", str(error), "correct rules.directories")
         return
     for refused in loaded.refused:
         yield problem("rule refused", str(refused), "`breachwatch rules lint` checks a file")
+    yield from _without_source(settings, loaded)
     number = len(loaded.rules) + len(loaded.correlations)
     if number:
         yield ok("rules", f"{number} in force")
     else:
         yield problem("rules", "none in force: nothing would ever match", "see the refusals above")
+
+
+def _without_source(settings: Settings, loaded: RuleSet) -> Iterator[Finding]:
+    """Rules of the operator that nothing watched here can trigger; of the shipped pack that is no fault."""
+    own = tuple(str(folder) for folder in settings.rules.directories)
+    formats = {log.format for log in settings.watch.logs} | ({"journal"} if settings.watch.journal.enabled else set())
+    lost = rules_without_source(loaded, formats, integrity=settings.watch.integrity.enabled)
+    for one in lost:
+        if own and one.rule.source.startswith(own):
+            where = f"{one.rule.source}: {one.reason}"
+            yield warning("rule never runs", where, "watch such a log, or leave the rule out")
 
 
 def check_playbooks(settings: Settings) -> Iterator[Finding]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.app.rule_cache import default_cache, load_cached
+from breachwatch.detect.load import RuleSet, RuleText
 from breachwatch.errors import ConfigError
 
 
@@ -26,6 +27,11 @@ def read_rule_texts(folders: Sequence[Path]) -> list[RuleText]:
     return texts
 
 
-def rules_in(folders: Sequence[Path]) -> RuleSet:
-    """The rules of these folders. Raises: ConfigError."""
-    return load_rules(read_rule_texts(folders))
+def rules_in(
+    folders: Sequence[Path],
+    *,
+    cache: Path | None = None,
+    placeholders: Mapping[str, tuple[str, ...]] | None = None,
+) -> RuleSet:
+    """The rules of these folders, parsed or from the cache (by default the user's). Raises: ConfigError."""
+    return load_cached(read_rule_texts(folders), cache or default_cache(), placeholders)

@@ -44,6 +44,7 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         integrity_exclude=tuple(integrity.exclude),
         integrity_sweep_s=integrity.sweep_interval_s,
         rule_folders=tuple(str(folder) for folder in rule_folders(settings)),
+        placeholders=settings.rules.placeholders,
         retention_days=settings.state.signal_retention_days,
         without_network=without_network,
     )

@@ -98,6 +98,8 @@ class RulesSection(Section):
 
     directories: tuple[Folder, ...] = ()
     shipped: bool = True
+    placeholders: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Values for `expand` placeholders, by name."""
 
 
 class PlaybooksSection(Section):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 from sigma.conditions import (
@@ -33,6 +33,7 @@ from sigma.types import (
     SpecialChars,
 )
 
+from breachwatch.detect.fields import names_for
 from breachwatch.detect.rule import (
     And,
     Condition,
@@ -46,17 +47,7 @@ from breachwatch.detect.rule import (
     TimePart,
 )
 from breachwatch.detect.safety import refuse_costly_regex
-from breachwatch.detect.values import (
-    ANY,
-    ONE,
-    Piece,
-    as_text,
-    cidr_test,
-    keyword_test,
-    number_test,
-    regex_test,
-    text_test,
-)
+from breachwatch.detect.values import ANY, ONE, Network, Number, Piece, Regex, Scalar, Text, Value, as_text
 from breachwatch.errors import RuleError
 
 FLAGS = {
@@ -68,35 +59,40 @@ FLAGS = {
 MAX_LEAVES = 20_000
 """A condition with more items is refused: nobody could read it, and it would stall every event."""
 
-COMPARE: dict[str, Callable[[float, float], bool]] = {
-    "LT": lambda value, limit: value < limit,
-    "LTE": lambda value, limit: value <= limit,
-    "GT": lambda value, limit: value > limit,
-    "GTE": lambda value, limit: value >= limit,
-    "EQ": lambda value, limit: value == limit,
-    "NEQ": lambda value, limit: value != limit,
-}
 
-
-def comparison(name: str, limit: float) -> Callable[[float], bool]:
-    """`gte` and its kin against a fixed limit."""
-    compare = COMPARE[name.upper()]
-    return lambda value: compare(value, limit)
-
-
-def condition_of(rule: SigmaRule) -> Condition:
+def condition_of(rule: SigmaRule, placeholders: Mapping[str, tuple[str, ...]]) -> Condition:
     """The rule's conditions, any of which suffices. Raises: RuleError, SigmaError."""
     parsed = [condition.parsed for condition in rule.detection.parsed_condition]
-    counter = _Counter()
+    also = names_for(rule.logsource.category or "", rule.logsource.product or "", rule.logsource.service or "")
+    counter = _Counter(also, placeholders)
     parts = [_convert(item, counter) for item in parsed]
     return parts[0] if len(parts) == 1 else Or(tuple(parts))
 
 
 class _Counter:
-    """Bounds the size of what a rule expands to."""
+    """Bounds the size of what a rule expands to, and knows the names its fields go by here."""
 
-    def __init__(self) -> None:
+    def __init__(self, also: Mapping[str, tuple[str, ...]], placeholders: Mapping[str, tuple[str, ...]]) -> None:
         self.leaves = 0
+        self._also = also
+        self._placeholders = placeholders
+
+    def filled(self, value: Any) -> Any:
+        """Text with the configured values of its placeholders: one text, or an expansion to several."""
+        if not isinstance(value, SigmaString) or not any(isinstance(part, Placeholder) for part in value.s):
+            return value
+        named = self._placeholders
+        texts = value.replace_placeholders(lambda part: iter([SigmaString(text) for text in named.get(part.name, ())]))
+        missing = [part.name for part in value.s if isinstance(part, Placeholder) and not named.get(part.name)]
+        if missing:
+            raise RuleError(
+                f"placeholder %{missing[0]}% has no values", hint="give it values in the configuration (placeholders)"
+            )
+        return SigmaExpansion(list(texts))
+
+    def also(self, name: str) -> tuple[str, ...]:
+        """Names under which our parsers keep a field of this rule."""
+        return self._also.get(name, ())
 
     def leaf(self) -> None:
         """Count one item. Raises: RuleError."""
@@ -114,9 +110,9 @@ def _convert(item: Any, counter: _Counter) -> Condition:
         return Not(_convert(item.args[0], counter))
     counter.leaf()
     if isinstance(item, ConditionFieldEqualsValueExpression):
-        return _field(item.field, item.value, counter)
+        return _field(item.field, counter.filled(item.value), counter)
     if isinstance(item, ConditionValueExpression):
-        return _keyword(item.value)
+        return _keyword(counter.filled(item.value))
     raise RuleError(f"a condition item of kind {type(item).__name__} is not supported")
 
 
@@ -124,19 +120,25 @@ def _field(name: str, value: Any, counter: _Counter) -> Condition:  # noqa: PLR0
     if isinstance(value, SigmaExpansion):
         for _ in value.values:
             counter.leaf()
-        return Or(tuple(_field(name, item, counter) for item in value.values))
+        return Or(tuple(_field(name, counter.filled(item), counter) for item in value.values))
+    also = counter.also(name)
     if isinstance(value, SigmaNull):
-        return IsNull(name)
+        return IsNull(name, also)
     if isinstance(value, SigmaExists):
-        return Exists(name, bool(value))
+        return Exists(name, bool(value), also)
     if isinstance(value, SigmaFieldReference):
-        return FieldReference(name, value.field, _relation(value))
+        return FieldReference(name, value.field, _relation(value), also, counter.also(value.field))
     if isinstance(value, SigmaTimestampPart):
-        part, number = value.timestamp_part.name.lower(), float(value.number)
-        return TimePart(name, part, lambda found: found == number)
+        return TimePart(name, value.timestamp_part.name.lower(), "eq", float(value.number), also)
     if isinstance(value, SigmaCompareExpression):
-        return _compare(name, value)
-    return FieldTest(name, _value_test(value), f"{name}: {value}")
+        return _compare(name, value, also)
+    test = _value(value)
+    shown = f"|re: {test.pattern}" if isinstance(test, Regex) else f": {_plain(value)}"
+    return FieldTest(name, test, name + shown, also)
+
+
+def _plain(value: Any) -> str:
+    return str(value.cidr) if isinstance(value, SigmaCIDRExpression) else str(value)
 
 
 def _relation(value: SigmaFieldReference) -> str:
@@ -145,38 +147,36 @@ def _relation(value: SigmaFieldReference) -> str:
     return "startswith" if value.starts_with else "endswith" if value.ends_with else "equals"
 
 
-def _compare(name: str, value: SigmaCompareExpression) -> Condition:
-    compare = comparison(value.op.name, float(value.number.number))
+def _compare(name: str, value: SigmaCompareExpression, also: tuple[str, ...]) -> Condition:
+    op, limit = value.op.name.lower(), float(value.number.number)
     if isinstance(value.number, SigmaTimestampPart):
-        return TimePart(name, value.number.timestamp_part.name.lower(), compare)
+        return TimePart(name, value.number.timestamp_part.name.lower(), op, limit, also)
     if value.op is CompareOperators.NEQ:
-        return Not(FieldTest(name, number_test(comparison("EQ", float(value.number.number))), f"{name}: {value}"))
-    return FieldTest(name, number_test(compare), f"{name} {value.op.name.lower()} {value.number}")
+        return Not(FieldTest(name, Number("eq", limit), f"{name}: {limit:g}", also))
+    return FieldTest(name, Number(op, limit), f"{name} {op} {value.number}", also)
 
 
-def _value_test(value: Any) -> Callable[[Any], bool]:
+def _value(value: Any) -> Value:
     if isinstance(value, SigmaString):
-        return text_test(_pieces(value), cased=isinstance(value, SigmaCasedString))
+        return Text(_pieces(value), isinstance(value, SigmaCasedString))
     if isinstance(value, SigmaNumber):
-        wanted = as_text(value.number)
-        return lambda found: as_text(found) == wanted
+        return Scalar(as_text(value.number) or "")
     if isinstance(value, SigmaBool):
-        wanted = as_text(bool(value))
-        return lambda found: (as_text(found) or "").lower() == wanted
+        return Scalar(as_text(bool(value)) or "", boolean=True)
     if isinstance(value, SigmaRegularExpression):
         return _regex(value)
     if isinstance(value, SigmaCIDRExpression):
-        return cidr_test(str(value.cidr))
+        return Network(str(value.cidr))
     raise RuleError(f"a value of kind {type(value).__name__} is not supported")
 
 
-def _regex(value: SigmaRegularExpression) -> Callable[[Any], bool]:
+def _regex(value: SigmaRegularExpression) -> Regex:
     pattern = str(value.regexp)
     flags = 0
     for flag in value.flags:
         flags |= FLAGS[flag]
     refuse_costly_regex(pattern, flags)
-    return regex_test(pattern, flags)
+    return Regex(pattern, int(flags))
 
 
 def _pieces(value: SigmaString) -> tuple[Piece, ...]:
@@ -195,9 +195,13 @@ def _keyword(value: Any) -> Condition:
     if isinstance(value, SigmaExpansion):
         return Or(tuple(_keyword(item) for item in value.values))
     if isinstance(value, SigmaString):
-        return Keyword(keyword_test(_pieces(value), cased=isinstance(value, SigmaCasedString)), str(value))
+        return Keyword(_anywhere(_pieces(value), cased=isinstance(value, SigmaCasedString)), str(value))
     if isinstance(value, SigmaRegularExpression):
         return Keyword(_regex(value), str(value.regexp))
     if isinstance(value, SigmaNumber):
-        return Keyword(keyword_test((str(value),), cased=False), str(value))
+        return Keyword(_anywhere((str(value),), cased=False), str(value))
     raise RuleError(f"a keyword of kind {type(value).__name__} is not supported")
+
+
+def _anywhere(pieces: tuple[Piece, ...], *, cased: bool) -> Text:
+    return Text((ANY, *pieces, ANY) if pieces else (), cased)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule
+from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
+from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
 from breachwatch.model import Level, LogSource, RuleRef
 
@@ -28,6 +29,9 @@ DURATION = re.compile(r"(\d{1,6})([smhd])")
 UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 OWN_KEY = "breachwatch"
 """Top-level mapping of a rule with what Sigma has no word for: incident keys."""
+
+RANGE_KEY = "breachwatch.range"
+"""Further bounds of a correlation: the specification allows ranges, pySigma 2.0 takes one comparison."""
 
 OWN_FIELDS = {"group_by", "within", "opens_incident"}
 ACTIONS = {"global", "reset", "repeat"}
@@ -64,13 +68,14 @@ class _Document:
         return f"{self.source}:{self.line}"
 
 
-def load_rules(texts: Sequence[RuleText]) -> RuleSet:
-    """Every rule of these files, or why it is refused."""
-    return _Loader().load(texts)
+def load_rules(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]] | None = None) -> RuleSet:
+    """Every rule of these files, or why it is refused. `placeholders` are the values of `|expand`."""
+    return _Loader(placeholders or {}).load(texts)
 
 
 class _Loader:
-    def __init__(self) -> None:
+    def __init__(self, placeholders: Mapping[str, tuple[str, ...]]) -> None:
+        self.placeholders = placeholders
         self.refused: list[RuleError] = []
         self.seen: dict[str, str] = {}
 
@@ -107,7 +112,7 @@ class _Loader:
         documents: list[_Document] = []
         try:
             nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
-            if _alias_count(text.text) > MAX_ALIASES:
+            if text.text.count("*") > MAX_ALIASES and _alias_count(text.text) > MAX_ALIASES:
                 self._refuse(text.source, f"more than {MAX_ALIASES} YAML aliases", "write the values out")
                 return []
             for node in nodes:
@@ -133,6 +138,7 @@ class _Loader:
 
         own = document.content.get(OWN_KEY)
         content = {key: value for key, value in document.content.items() if key != OWN_KEY}
+        content, bounds = _without_range(content)
         try:
             collection = SigmaCollection.from_dicts(
                 [content], collect_errors=True, resolve_references=False, collect_filters=True
@@ -147,6 +153,7 @@ class _Loader:
             return []
         for item in found:
             item.custom_attributes[OWN_KEY] = own
+            item.custom_attributes[RANGE_KEY] = bounds
         return found
 
     # -- rules ----------------------------------------------------------------------------------------------------
@@ -160,7 +167,7 @@ class _Loader:
             for narrowing in filters:
                 item = narrowing.apply_on_rule(item)
             ref = self._ref(item, document, ("host.name",))
-            condition = condition_of(item)
+            condition = condition_of(item, self.placeholders)
         except RuleError as error:
             self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
             return None
@@ -257,8 +264,6 @@ def _identity(rule: Any) -> str:
 
 
 def _build_correlation(item: Any, ref: RuleRef, references: list[str], document: _Document) -> Correlation:
-    from breachwatch.detect.convert import comparison
-
     kind = item.type.name.lower()
     condition = item.condition
     expression: Condition | None = None
@@ -267,9 +272,9 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         if kind == "temporal_ordered":
             raise RuleError("an ordered correlation cannot have an expression as its condition")
         expression = _expression(condition.parsed)
-        compare, threshold, fields, percentile = comparison("gte", 1), 1.0, (), 50.0
+        bounds, fields, percentile = (("gte", 1.0),), (), 50.0
     else:
-        compare, threshold = comparison(condition.op.name, condition.count), float(condition.count)
+        bounds = ((condition.op.name.lower(), float(condition.count)), *item.custom_attributes.get(RANGE_KEY, ()))
         named = condition.fieldref
         fields = () if named is None else (named,) if isinstance(named, str) else tuple(named)
         percentile = float(50 if condition.percentile is None else condition.percentile)
@@ -278,7 +283,7 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         alias.alias: {identities.get(key.reference, key.reference): name for key, name in alias.mapping.items()}
         for alias in item.aliases.aliases.values()
     }
-    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, threshold, fields, str(condition)))
+    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, bounds, fields, str(condition)))
     return Correlation(
         ref=ref,
         type=kind,
@@ -286,8 +291,7 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         timespan_s=float(item.timespan.seconds),
         group_by=tuple(item.group_by or ()),
         aliases=aliases,
-        compare=compare,
-        threshold=threshold,
+        bounds=bounds,
         fields=fields,
         percentile=percentile,
         expression=expression,
@@ -307,7 +311,23 @@ def _expression(node: Any) -> Condition:
         return Or(tuple(_expression(part) for part in node.args))
     if kind == "CorrelationConditionNOT":
         return Not(_expression(node.args[0]))
-    return Keyword(lambda _value: False, _identity(node.rule))
+    return Keyword(Text(()), _identity(node.rule))
+
+
+def _without_range(content: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, float], ...]]:
+    """A correlation with the first comparison of its range only, and the others. Source: Sigma v2.1 correlations."""
+    correlation = content.get("correlation")
+    condition = correlation.get("condition") if isinstance(correlation, dict) else None
+    if not isinstance(correlation, dict) or not isinstance(condition, dict):
+        return content, ()
+    comparisons = [name for name in condition if name in COMPARE and _is_number(condition[name])]
+    others = tuple((name, float(condition[name])) for name in comparisons[1:])
+    kept = {name: value for name, value in condition.items() if name not in comparisons[1:]}
+    return {**content, "correlation": {**correlation, "condition": kept}}, others
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e300  # noqa: PLR2004
 
 
 def _own_fields(own: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from breachwatch.detect.rule import (
     Rule,
     TimePart,
 )
-from breachwatch.detect.values import all_texts, as_text, as_time, has_field, raw_values
+from breachwatch.detect.values import all_texts, as_text, as_time, folded, is_there, values_of
 from breachwatch.model import Event
 
 OWN_PREFIXES = ("log.", "host.name")
@@ -36,7 +36,7 @@ def holds(condition: Condition, event: Event) -> bool:  # noqa: C901, PLR0911  #
         value = event.fields.get(condition.field)
         if value is not None and not isinstance(value, list | tuple):
             return test(value)
-        return any(item is not None and test(item) for item in raw_values(event, condition.field))
+        return any(item is not None and test(item) for item in values_of(event, condition.field, condition.also))
     if isinstance(condition, And):
         return all(holds(part, event) for part in condition.parts)
     if isinstance(condition, Or):
@@ -46,9 +46,9 @@ def holds(condition: Condition, event: Event) -> bool:  # noqa: C901, PLR0911  #
     if isinstance(condition, Keyword):
         return _keyword(condition, event)
     if isinstance(condition, IsNull):
-        return all(value is None for value in raw_values(event, condition.field))
+        return all(value is None for value in values_of(event, condition.field, condition.also))
     if isinstance(condition, Exists):
-        return has_field(event, condition.field) is condition.wanted
+        return is_there(event, condition.field, condition.also) is condition.wanted
     if isinstance(condition, FieldReference):
         return _refers(condition, event)
     if isinstance(condition, TimePart):
@@ -65,10 +65,14 @@ def _keyword(keyword: Keyword, event: Event) -> bool:
 
 
 def _refers(reference: FieldReference, event: Event) -> bool:
-    others = [text.lower() for item in raw_values(event, reference.other) if (text := as_text(item)) is not None]
-    for item in raw_values(event, reference.field):
+    others = [
+        folded(text)
+        for item in values_of(event, reference.other, reference.other_also)
+        if (text := as_text(item)) is not None
+    ]
+    for item in values_of(event, reference.field, reference.also):
         text = as_text(item)
-        if text is not None and any(_related(text.lower(), other, reference.relation) for other in others):
+        if text is not None and any(_related(folded(text), other, reference.relation) for other in others):
             return True
     return False
 
@@ -84,7 +88,7 @@ def _related(text: str, other: str, relation: str) -> bool:
 
 
 def _time_part(item: TimePart, event: Event) -> bool:
-    moments = (as_time(value) for value in raw_values(event, item.field))
+    moments = (as_time(value) for value in values_of(event, item.field, item.also))
     return any(
         moment is not None
         and item.compare(moment.isocalendar().week if item.part == "week" else getattr(moment, item.part))

@@ -1,87 +1,110 @@
-"""Our own small form of Sigma rules: what the evaluator reads, free of the library that parsed them."""
+"""Our own small form of Sigma rules: plain data that can be stored, free of the library that parsed them.
+
+Conditions are trees of And, Or, Not over leaves; leaves hold values (Text, Regex, ...), from which `values.test_of`
+makes the test that every engine must agree with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
-from breachwatch.model import FieldValue, LogSource, RuleRef
+import msgspec
 
-Test = Callable[[FieldValue], bool]
-"""True if one present, single value satisfies the item."""
+from breachwatch.detect.values import COMPARE, Network, Number, Regex, Scalar, Test, Text, Value, test_of
+from breachwatch.model import LogSource, RuleRef
+
+__all__ = ["Network", "Number", "Regex", "Scalar", "Text", "Value"]
 
 
-@dataclass(frozen=True, slots=True)
-class And:
+class And(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """All parts hold."""
 
     parts: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Or:
+class Or(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """At least one part holds."""
 
     parts: tuple[Condition, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Not:
+class Not(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The part does not hold."""
 
     part: Condition
 
 
-@dataclass(frozen=True, slots=True)
-class FieldTest:
+class FieldTest(msgspec.Struct, frozen=True, tag=True, array_like=True, dict=True):
     """Some value of the field passes the test; a missing field never does."""
 
     field: str
-    test: Test
+    value: Value
     text: str
     """The item as written, for explanations."""
+    also: tuple[str, ...] = ()
+    """Names under which our parsers keep the field; read only where `field` itself is missing."""
+
+    @cached_property
+    def test(self) -> Test:
+        """True if one present, single value satisfies the item."""
+        return test_of(self.value)
 
 
-@dataclass(frozen=True, slots=True)
-class IsNull:
+class IsNull(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The field is missing, null, or has no value that is not null."""
 
     field: str
+    also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Exists:
+class Exists(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """The field is (or is not) there, whatever its value."""
 
     field: str
     wanted: bool
+    also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class FieldReference:
+class FieldReference(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A value of the field relates to a value of another field, ignoring case."""
 
     field: str
     other: str
     relation: str
     """equals, startswith, endswith, contains."""
+    also: tuple[str, ...] = ()
+    other_also: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TimePart:
+class TimePart(msgspec.Struct, frozen=True, tag=True, array_like=True):
     """A part (minute, hour, day, week, month, year) of a time field, compared with a number."""
 
     field: str
     part: str
-    compare: Callable[[float], bool]
+    op: str
+    """lt, lte, gt, gte, eq, neq."""
+    limit: float
+    also: tuple[str, ...] = ()
+
+    @property
+    def compare(self) -> Callable[[float], bool]:
+        """True for a part that satisfies the item."""
+        compare, limit = COMPARE[self.op], self.limit
+        return lambda part: compare(part, limit)
 
 
-@dataclass(frozen=True, slots=True)
-class Keyword:
-    """Text anywhere in the line."""
+class Keyword(msgspec.Struct, frozen=True, tag=True, array_like=True, dict=True):
+    """Text anywhere in the line. A Text here already has `*` at both its ends."""
 
-    test: Test
+    value: Value
     text: str
+
+    @cached_property
+    def test(self) -> Test:
+        """True if a text holds the keyword."""
+        return test_of(self.value)
 
 
 Condition = And | Or | Not | FieldTest | IsNull | Exists | FieldReference | TimePart | Keyword
@@ -112,8 +135,8 @@ class Correlation:
     group_by: tuple[str, ...]
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """alias -> rule id -> field."""
-    compare: Callable[[float], bool]
-    threshold: float
+    bounds: tuple[tuple[str, float], ...]
+    """Comparisons (gte, 5) that all hold; two of them make a range."""
     fields: tuple[str, ...] = ()
     percentile: float = 50.0
     expression: Condition | None = None
@@ -123,6 +146,10 @@ class Correlation:
     name: str = ""
     digest: str = ""
     """Hash of the definition: saved state of another definition is not taken over."""
+
+    def compare(self, figure: float) -> bool:
+        """True if the figure lies within all bounds."""
+        return all(COMPARE[op](figure, limit) for op, limit in self.bounds)
 
 
 def applies(wanted: LogSource, given: LogSource) -> bool:

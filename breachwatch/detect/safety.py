@@ -1,12 +1,18 @@
-"""Refusing regular expressions that a hostile line could make run for ever.
+"""Regular expressions that a hostile line cannot make run for ever.
 
-Python's engine backtracks: a repetition without bound inside another one is exponential in the length of the input.
+Python's engine backtracks: repetitions inside or beside each other cost a power, or an exponential, of the input's
+length. Such expressions run in RE2, whose time is linear; those that RE2 cannot express (look-around, references) are
+refused. All others run in Python's engine. Source: https://github.com/google/re2/wiki/Syntax.
 """
 
 from __future__ import annotations
 
+import re
 import re._constants as sre  # type: ignore[import-not-found]  # no stubs for the parser of re
 import re._parser as parser  # type: ignore[import-not-found]
+import warnings
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import Any
 
 from breachwatch.errors import RuleError
@@ -14,41 +20,163 @@ from breachwatch.errors import RuleError
 MANY = 64
 """A repetition that may run more often than this counts as unbounded."""
 
-REPEATS = (sre.MAX_REPEAT, sre.MIN_REPEAT)
+MAX_PATTERN = 20_000
+"""Characters of a regular expression."""
+
+REPEATS = {sre.MAX_REPEAT, sre.MIN_REPEAT}
+SINGLE = {sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY}
+COSTLY = 1_000
+
+LINEAR_BYTES = 64 << 20
+"""Memory that one expression may take in RE2: its tables are built as input asks for them, and dropped beyond this."""
+
+CLASSES = {
+    "s": r"\s\x0b\x1c-\x1f\x{85}\p{Z}",
+    "w": r"\p{L}\p{N}_",
+    "d": r"\p{Nd}",
+}
+"""Python's Unicode classes in RE2's words, which by themselves are ASCII."""
 
 
 def refuse_costly_regex(pattern: str, flags: int) -> None:
-    """Pass if no unbounded repetition with a variable body stands inside another. Raises: RuleError."""
+    """Pass if the expression runs in bounded time. Raises: RuleError."""
+    if len(pattern) > MAX_PATTERN:
+        raise RuleError(f"regular expression is longer than {MAX_PATTERN} characters", hint="split the rule")
     try:
-        tree = parser.parse(pattern, flags)
-    except (parser.error, RecursionError, OverflowError) as error:
+        if is_costly(pattern, flags):
+            linear_search(pattern, flags)
+        else:
+            _compiled(pattern, flags)
+    except (re.error, RecursionError, OverflowError) as error:
         raise RuleError(f"regular expression cannot be read: {error}") from error
-    if _is_costly(tree, inside=False):
+
+
+def is_costly(pattern: str, flags: int) -> bool:
+    """True if backtracking could take more than about the square of the input. Raises: re.error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # "possible nested set": a set of today all the same
+        return _degree(parser.parse(pattern, flags)) > 1
+
+
+def linear_search(pattern: str, flags: int) -> Callable[[str], bool]:
+    """A search in linear time. Raises: RuleError."""
+    try:
+        import re2
+    except ImportError as error:
         raise RuleError(
-            "regular expression repeats a repetition without bound: a hostile line could stall detection",
-            hint="rewrite (a+)+ as a+, or bound the inner repetition",
-        )
+            "regular expression repeats a repetition: a hostile line could stall detection",
+            hint="install google-re2, or bound the repetitions",
+        ) from error
+    options = re2.Options()
+    options.log_errors = False
+    options.max_mem = LINEAR_BYTES
+    options.case_sensitive = not flags & re.IGNORECASE
+    options.dot_nl = bool(flags & re.DOTALL)
+    start = "(?m)" if flags & re.MULTILINE else ""
+    try:
+        compiled = re2.compile((start + "".join(_translated(pattern, flags))).encode("utf-8"), options)
+    except (re2.error, UnicodeEncodeError) as error:
+        raise RuleError(
+            f"regular expression could stall detection on a hostile line, and RE2 does not take it: {_reason(error)}",
+            hint="rewrite (a+)+ as a+, bound repetitions, leave out look-around and references",
+        ) from error
+
+    def search(text: str) -> bool:
+        return compiled.search(text.encode("utf-8", "replace")) is not None
+
+    return search
 
 
-def _is_costly(node: Any, *, inside: bool) -> bool:
+@lru_cache(maxsize=4_096)
+def searcher(pattern: str, flags: int) -> Callable[[str], bool]:
+    """The search that decides for an expression. Raises: RuleError, re.error."""
+    if is_costly(pattern, flags):
+        return linear_search(pattern, flags)
+    compiled = _compiled(pattern, flags)
+    return lambda text: compiled.search(text) is not None
+
+
+def _reason(error: Exception) -> str:
+    told = error.args[0] if error.args else ""
+    return (told.decode("utf-8", "replace") if isinstance(told, bytes) else str(told))[:200]
+
+
+def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return re.compile(pattern, flags)
+
+
+def _translated(pattern: str, flags: int) -> Iterator[str]:
+    """The expression in RE2's words: Unicode classes, and `$` that also stands before a last line break."""
+    position, inside = 0, False
+    while position < len(pattern):
+        char = pattern[position]
+        pair = pattern[position : position + 2]
+        if char == "\\" and len(pair) > 1:
+            yield _escape(pair, inside=inside)
+            position += 2
+            continue
+        if inside:
+            inside = char != "]"
+        elif char == "[":
+            inside = True
+            head = re.match(r"\[\^?\]?", pattern[position:])
+            assert head is not None
+            yield head[0].replace("]", r"\]")
+            position += len(head[0])
+            continue
+        elif char == "$" and not flags & re.MULTILINE:
+            char = r"(?:\n?\z)"
+        yield r"\[" if inside and char == "[" else char
+        position += 1
+
+
+def _escape(pair: str, *, inside: bool) -> str:
+    letter = pair[1]
+    if letter in CLASSES:
+        return CLASSES[letter] if inside else f"[{CLASSES[letter]}]"
+    if letter.lower() in CLASSES and not inside:
+        return f"[^{CLASSES[letter.lower()]}]"
+    if letter == "Z":
+        return r"\z"
+    return re.escape(letter) if not letter.isalnum() else pair
+
+
+def _degree(node: Any) -> int:
+    """How many unbounded repetitions can compete for the same text; COSTLY where they stand inside each other."""
+    total = 0
     for operation, argument in node:
         if operation in REPEATS:
             _, most, body = argument
             unbounded = most is sre.MAXREPEAT or most > MANY
-            if unbounded and inside:
+            if most > 1 and _is_variable(body):
+                return COSTLY
+            total += int(unbounded) + _degree(body)
+        elif operation is sre.BRANCH:
+            total += max(_degree(branch) for branch in argument[1])
+        else:
+            total += sum(_degree(child) for child in _children(operation, argument))
+    return total
+
+
+def _is_variable(body: Any) -> bool:
+    """True if the body can match texts of different length, or one text in different ways."""
+    if len(body) == 1 and body[0][0] in SINGLE:
+        return False
+    for operation, argument in body:
+        if operation is sre.BRANCH:
+            return True
+        if operation in REPEATS:
+            least, most, inner = argument
+            if least != most or _is_variable(inner):
                 return True
-            if _is_costly(body, inside=inside or (unbounded and not _is_single(body))):
-                return True
-        elif any(_is_costly(child, inside=inside) for child in _children(operation, argument)):
+        elif any(_is_variable(child) for child in _children(operation, argument)):
             return True
     return False
 
 
-def _is_single(body: Any) -> bool:
-    return len(body) == 1 and body[0][0] in {sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY}
-
-
-def _children(operation: Any, argument: Any) -> list[Any]:
+def _children(operation: Any, argument: Any) -> list[Any]:  # noqa: PLR0911  # one return per kind
     if operation is sre.SUBPATTERN:
         return [argument[-1]]
     if operation is sre.BRANCH:
@@ -59,4 +187,6 @@ def _children(operation: Any, argument: Any) -> list[Any]:
         return [part for part in argument[1:] if part]
     if operation is sre.ATOMIC_GROUP:
         return [argument]
+    if operation is sre.POSSESSIVE_REPEAT:
+        return [argument[2]]
     return []

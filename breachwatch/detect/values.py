@@ -1,18 +1,99 @@
 """Reading fields, and tests on single values. One place decides how text is compared.
 
-Case: both sides by `str.lower()` unless `cased`. So the Kelvin sign (U+212A) equals k, as Unicode lower-cases it; the
-long s (U+017F) does not equal s. Numbers and their decimal text are equal, `true`/`false` equal the booleans.
+Case: both sides by `folded` unless `cased`. So the Kelvin sign (U+212A) equals k and the long s (U+017F) equals s,
+as in Python's `re.IGNORECASE` and as in programs that change the case of what an attacker sends. Numbers and their
+decimal text are equal, `true`/`false` equal the booleans.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import math
-import re
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
+from typing import assert_never
 
+import msgspec
+
+from breachwatch.detect.safety import searcher
 from breachwatch.model import Event, FieldValue
+
+Test = Callable[[FieldValue], bool]
+"""True if one present, single value satisfies an item."""
+
+Piece = str | None
+"""Part of a pattern: literal text, `*` as the empty string marker below, `?` as None."""
+
+ANY = ""
+"""Stands for `*` in a list of pieces."""
+
+ONE = None
+"""Stands for `?` in a list of pieces."""
+
+COMPARE: dict[str, Callable[[float, float], bool]] = {
+    "lt": operator.lt,
+    "lte": operator.le,
+    "gt": operator.gt,
+    "gte": operator.ge,
+    "eq": operator.eq,
+    "neq": operator.ne,
+}
+"""Sigma's words for comparisons."""
+
+
+class Text(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Text with wildcards, compared with the whole value."""
+
+    pieces: tuple[Piece, ...]
+    cased: bool = False
+
+
+class Scalar(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A number or a boolean, as `as_text` writes it."""
+
+    text: str
+    boolean: bool = False
+
+
+class Regex(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A regular expression that is searched for."""
+
+    pattern: str
+    flags: int = 0
+
+
+class Number(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """A comparison of numbers."""
+
+    op: str
+    limit: float
+
+
+class Network(msgspec.Struct, frozen=True, tag=True, array_like=True):
+    """Addresses inside a network."""
+
+    cidr: str
+
+
+Value = Text | Scalar | Regex | Number | Network
+
+
+def test_of(value: Value) -> Test:
+    """The test that decides; there is no other. Raises: re.error, ValueError."""
+    if isinstance(value, Text):
+        return text_test(value.pieces, cased=value.cased)
+    if isinstance(value, Scalar):
+        return scalar_test(value.text, boolean=value.boolean)
+    if isinstance(value, Regex):
+        return regex_test(value.pattern, value.flags)
+    if isinstance(value, Number):
+        compare, limit = COMPARE[value.op], value.limit
+        return number_test(lambda number: compare(number, limit))
+    if isinstance(value, Network):
+        return cidr_test(value.cidr)
+    assert_never(value)
+
 
 MAX_VALUE = 65_536
 """Longer texts are compared by their first so many characters."""
@@ -40,6 +121,20 @@ def has_field(event: Event, name: str) -> bool:
     if name in event.fields or name == "@timestamp":
         return True
     return "." in name and _nested_exists(event.fields, name.split("."), 0)
+
+
+def values_of(event: Event, name: str, also: tuple[str, ...]) -> Iterator[FieldValue]:
+    """Values of a field under its own name or, where that is missing, under the first other one that is there."""
+    if also and not has_field(event, name):
+        for other in also:
+            if has_field(event, other):
+                return raw_values(event, other)
+    return raw_values(event, name)
+
+
+def is_there(event: Event, name: str, also: tuple[str, ...]) -> bool:
+    """True if the field is there under any of its names, even as null."""
+    return has_field(event, name) or any(has_field(event, other) for other in also)
 
 
 def _members(value: FieldValue, depth: int) -> Iterator[FieldValue]:
@@ -137,24 +232,25 @@ def as_time(value: FieldValue) -> datetime | None:
         return None
 
 
-Piece = str | None
-"""Part of a pattern: literal text, `*` as the empty string marker below, `?` as None."""
+_ALSO_FOLDED = str.maketrans({"\u017f": "s", "\u03c2": "\u03c3"})
+"""What lower case alone leaves apart: the long s, and the sigma at the end of a word (which depends on the text around
+it, so that a part of a word would not be found in the word)."""
 
-ANY = ""
-"""Stands for `*` in a list of pieces."""
 
-ONE = None
-"""Stands for `?` in a list of pieces."""
+def folded(text: str) -> str:
+    """Text as it is compared when case does not count."""
+    low = text.lower()
+    return low if low.isascii() else low.translate(_ALSO_FOLDED)
 
 
 def text_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue], bool]:
     """A test for text with wildcards; `*` crosses line breaks."""
-    literal = [piece if cased or piece is None else piece.lower() for piece in pieces]
+    literal = [piece if cased or piece is None else folded(piece) for piece in pieces]
     compare = _comparison(literal)
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
-        return text is not None and compare(text if cased else text.lower())
+        return text is not None and compare(text if cased else folded(text))
 
     return test
 
@@ -200,18 +296,20 @@ def _glob(pieces: list[Piece], text: str) -> bool:
     return all(rest == ANY for rest in units[unit:])
 
 
-def keyword_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue], bool]:
-    """A test that finds the text anywhere."""
-    return text_test((ANY, *pieces, ANY), cased=cased) if pieces else lambda value: as_text(value) == ""
+def scalar_test(wanted: str, *, boolean: bool) -> Test:
+    """A test for a number or boolean, however the event writes it."""
+    if boolean:
+        return lambda value: (as_text(value) or "").lower() == wanted
+    return lambda value: as_text(value) == wanted
 
 
-def regex_test(pattern: str, flags: int) -> Callable[[FieldValue], bool]:
-    """A test that searches a regular expression. Raises: re.error."""
-    compiled = re.compile(pattern, flags)
+def regex_test(pattern: str, flags: int) -> Test:
+    """A test that searches a regular expression, in bounded time. Raises: re.error, RuleError."""
+    search = searcher(pattern, flags)
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
-        return text is not None and compiled.search(text[:MAX_REGEX_INPUT]) is not None
+        return text is not None and search(text[:MAX_REGEX_INPUT])
 
     return test
 

@@ -1,0 +1,93 @@
+"""Parsed rules kept on disk, by the hash of everything they depend on. A cache: whatever is wrong with it, we parse."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+import breachwatch.detect
+from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.stored import restored, stored
+
+KEEP = 8
+"""Files kept; the oldest go first."""
+
+MAX_BYTES = 256 << 20
+"""A larger file is not ours."""
+
+
+def default_cache() -> Path:
+    """Where a user's caches lie. Source: XDG Base Directory Specification."""
+    named = os.environ.get("XDG_CACHE_HOME", "")
+    return (Path(named) if named.startswith("/") else Path("~/.cache").expanduser()) / "breachwatch"
+
+
+def load_cached(
+    texts: Sequence[RuleText], cache: Path, placeholders: Mapping[str, tuple[str, ...]] | None = None
+) -> RuleSet:
+    """The rules of these texts, from the cache if it holds them, else parsed and kept there."""
+    key = _key(texts, placeholders or {})
+    file = cache / f"rules-{key[:32]}.msgpack"
+    data = _trusted_bytes(file)
+    found = restored(data, key) if data is not None else None
+    if found is None:
+        found = load_rules(texts, placeholders)
+        _keep(file, stored(found, key))
+    return found
+
+
+def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]]) -> str:
+    """Hash of the rules, of the code that reads them, and of the library that parses them."""
+    content = sha256()
+    for file in sorted(Path(breachwatch.detect.__path__[0]).glob("*.py")):
+        content.update(file.read_bytes())
+    try:
+        content.update(version("pysigma").encode())
+    except PackageNotFoundError:
+        content.update(b"unknown")
+    content.update(repr(sorted(placeholders.items())).encode("utf-8", "surrogatepass"))
+    for text in texts:
+        body = text.text.encode("utf-8", "surrogatepass")
+        content.update(f"\0{text.source}\0{len(body)}\0".encode("utf-8", "surrogatepass"))
+        content.update(body)
+    return content.hexdigest()
+
+
+def _trusted_bytes(file: Path) -> bytes | None:
+    """The content of a plain file that only we can have written, else None."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        return None
+    with os.fdopen(descriptor, "rb") as opened:
+        status = os.fstat(descriptor)
+        others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid() or others_write:
+            return None
+        return opened.read(MAX_BYTES) if status.st_size < MAX_BYTES else None
+
+
+def _keep(file: Path, data: bytes) -> None:
+    """Write in one step; a cache that cannot be written is none."""
+    try:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if file.parent.stat().st_uid != os.geteuid():
+            return
+        with NamedTemporaryFile(dir=file.parent, prefix=".rules-", delete=False) as written:
+            temporary = Path(written.name)
+            try:
+                written.write(data)
+                written.flush()
+                temporary.replace(file)
+            finally:
+                temporary.unlink(missing_ok=True)
+        by_age = sorted(file.parent.glob("rules-*.msgpack"), key=lambda one: one.stat().st_mtime, reverse=True)
+        for old in by_age[KEEP:]:
+            old.unlink(missing_ok=True)
+    except OSError:
+        return

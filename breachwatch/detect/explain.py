@@ -1,0 +1,98 @@
+"""Why an event did or did not match a rule, condition by condition."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+from breachwatch.detect.reference import holds
+from breachwatch.detect.rule import (
+    And,
+    Condition,
+    Exists,
+    FieldReference,
+    FieldTest,
+    IsNull,
+    Keyword,
+    Not,
+    Or,
+    TimePart,
+)
+from breachwatch.detect.values import as_text, has_field, values_of
+from breachwatch.model import Event
+
+MAX_SHOWN = 200
+"""Characters of a value that are shown."""
+
+MAX_VALUES = 5
+"""Members of a list that are shown."""
+
+MAX_PARTS = 2_000
+"""Lines of an explanation; larger rules are cut with a note."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One condition and what came of it."""
+
+    depth: int
+    holds: bool
+    text: str
+    found: str = ""
+    """What the event has there."""
+
+
+def explain(condition: Condition, event: Event) -> list[Step]:
+    """Every condition of the tree with its answer, outermost first."""
+    steps = list(islice(_steps(condition, event, 0), MAX_PARTS + 1))
+    if len(steps) > MAX_PARTS:
+        steps[MAX_PARTS:] = [Step(depth=0, holds=steps[0].holds, text=f"(cut after {MAX_PARTS} conditions)")]
+    return steps
+
+
+def _steps(condition: Condition, event: Event, depth: int) -> Iterator[Step]:
+    answer = holds(condition, event)
+    if isinstance(condition, And | Or):
+        yield Step(depth=depth, holds=answer, text="all of" if isinstance(condition, And) else "one of")
+        for part in condition.parts:
+            yield from _steps(part, event, depth + 1)
+    elif isinstance(condition, Not):
+        yield Step(depth=depth, holds=answer, text="not")
+        yield from _steps(condition.part, event, depth + 1)
+    elif isinstance(condition, Keyword):
+        yield Step(depth=depth, holds=answer, text=f"keyword {condition.text}")
+    else:
+        yield Step(
+            depth=depth,
+            holds=answer,
+            text=_leaf_text(condition),
+            found=_found(event, condition.field, condition.also),
+        )
+
+
+def _leaf_text(leaf: FieldTest | IsNull | Exists | FieldReference | TimePart) -> str:
+    if isinstance(leaf, FieldTest):
+        return leaf.text
+    if isinstance(leaf, IsNull):
+        return f"{leaf.field}: null"
+    if isinstance(leaf, Exists):
+        return f"{leaf.field} is {'there' if leaf.wanted else 'not there'}"
+    if isinstance(leaf, FieldReference):
+        return f"{leaf.field} {leaf.relation} the value of {leaf.other}"
+    return f"{leaf.part} of {leaf.field} {leaf.op} {leaf.limit:g}"
+
+
+def _found(event: Event, name: str, also: tuple[str, ...]) -> str:
+    present = next((one for one in (name, *also) if has_field(event, one)), None)
+    if present is None:
+        names = ", ".join((name, *also))
+        return f"no field {names}"
+    shown = [_shown(as_text(value)) for value in islice(values_of(event, name, also), MAX_VALUES)]
+    return f"{present} = {', '.join(shown) or 'nothing'}"
+
+
+def _shown(text: str | None) -> str:
+    if text is None:
+        return "null"
+    return repr(text[:MAX_SHOWN]) + ("..." if len(text) > MAX_SHOWN else "")

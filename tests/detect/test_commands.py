@@ -1,0 +1,155 @@
+"""`breachwatch rules ...` and `scan` over any event, as real processes; the cache of parsed rules."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from breachwatch.app.doctor_promise import check_rules
+from breachwatch.app.rule_cache import load_cached
+from breachwatch.config.sections import LogSection, RulesSection, WatchSection
+from breachwatch.config.settings import Settings
+from breachwatch.detect.load import RuleText
+from tests.conftest import ROOT
+from tests.detect.sigma import rule_text
+
+RULE_ID = "11111111-1111-4111-8111-111111111111"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two rules, and events of every shape."""
+    rules = tmp_path / "rules"
+    rules.mkdir()
+    text = rule_text("s:\n  a.b: 1\n  list: x\ncondition: s", extra="tags:\n  - attack.t1110.001\n")
+    (rules / "one.yml").write_text(text)
+    (rules / "two.yml").write_text(
+        rule_text("s:\n  c: null\n  d|exists: true\ncondition: s", rule_id=RULE_ID[:-1] + "2")
+    )
+    events = [{"a": {"b": "1"}, "list": ["y", "X"]}, {"a": [{"b": 1.0}], "list": "x"}, {"d": None}, {"c": 1, "d": 1}]
+    (tmp_path / "events.jsonl").write_text("".join(json.dumps(event) + "\n" for event in events))
+    return tmp_path
+
+
+def run(folder: Path, *arguments: str) -> tuple[int, str]:
+    environment = {**os.environ, "XDG_CACHE_HOME": str(folder / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "breachwatch", *arguments],
+        capture_output=True, text=True, env=environment, cwd=folder, timeout=60, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout
+
+
+def test_scan_names_rule_and_offset_for_events_of_any_shape_parsed_or_cached(folder):
+    wanted = ["scan", "--format", "json", "--logsource", "any", "--rules", "rules", "--json", "events.jsonl"]
+    lines = (folder / "events.jsonl").read_bytes().splitlines(keepends=True)
+    offsets = [sum(map(len, lines[:number])) for number in range(len(lines))]
+    for _ in range(2):  # the second time from the cache
+        code, out = run(folder, *wanted)
+        records = [json.loads(line) for line in out.splitlines()]
+        found = [(one["rule.id"], one["event"]["log.offset"]) for one in records if one["kind"] == "match"]
+        assert found == [(RULE_ID, offsets[0]), (RULE_ID, offsets[1]), (RULE_ID[:-1] + "2", offsets[2])]
+        assert code == 1
+    assert list((folder / "cache" / "breachwatch").glob("rules-*.msgpack"))
+
+
+def test_explain_says_why_line_by_line(folder):
+    code, out = run(
+        folder, "rules", "explain", RULE_ID, "events.jsonl", "--rules", "rules", "--format", "json", "--json"
+    )
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [one["steps"][0]["holds"] for one in told] == [True, True, False, False]
+    assert "no field list" in [step["found"] for step in told[3]["steps"]]
+    assert [one["logsource_fits"] for one in told] == [False] * 4
+    assert code == 1
+
+
+def test_verify_compares_on_events_and_refuses_to_compare_on_none(folder):
+    arguments = ("rules", "verify", "--rules", "rules", "--format", "json", "--any-logsource", "--json")
+    code, out = run(folder, *arguments, "events.jsonl")
+    assert json.loads(out) == {"kind": "verified", "engine": "reference", "events": 4, "differences": 0}
+    assert code == 0
+    (folder / "empty").write_text("")
+    assert run(folder, *arguments, "empty")[0] == 2
+
+
+def test_coverage_counts_rules_per_technique_and_writes_a_layer(folder):
+    code, out = run(folder, "rules", "coverage", "--rules", "rules", "--navigator", "layer.json", "--json")
+    assert [json.loads(line)["id"] for line in out.splitlines()] == ["T1110.001"]
+    layer = json.loads((folder / "layer.json").read_text())
+    assert [(one["techniqueID"], one["score"]) for one in layer["techniques"]] == [("T1110.001", 1)]
+    assert code == 0
+
+
+def test_lint_names_the_rule_that_no_source_can_trigger(folder):
+    text = (folder / "rules" / "one.yml").read_text().replace("product: linux", "category: proxy")
+    (folder / "rules" / "one.yml").write_text(text)
+    code, out = run(folder, "rules", "lint", "rules", "--json")
+    assert [json.loads(line)["kind"] for line in out.splitlines()] == ["unreachable"]
+    assert "category proxy" in out
+    assert code == 0
+
+
+def test_samples_become_junit_with_every_failure(folder):
+    sample = f"rule: {RULE_ID}\nformat: json\nmatching:\n  - '{{\"list\": 1}}'\n"
+    (folder / "sample.yml").write_text(sample)
+    code, _ = run(folder, "rules", "test", "sample.yml", "--rules", "rules", "--junit", "out.xml")
+    suite = ET.parse(folder / "out.xml").getroot()  # our own file
+    assert (suite.get("tests"), suite.get("failures"), code) == ("1", "1", 1)
+
+
+TEXTS = [RuleText("x.yml", rule_text("s:\n  f: 1\ncondition: s"))]
+
+
+def poisoned(cache: Path) -> Path:
+    """A cache whose one file says that there are no rules."""
+    load_cached(TEXTS, cache)
+    (file,) = cache.glob("rules-*.msgpack")
+    load_cached([], cache)
+    (other,) = (one for one in cache.glob("rules-*.msgpack") if one != file)
+    other.replace(file)
+    return file
+
+
+def test_a_cache_of_other_rules_is_not_believed(tmp_path):
+    file = poisoned(tmp_path)
+    assert len(load_cached(TEXTS, tmp_path).rules) == 1
+    file.write_bytes(b"\x95")
+    assert len(load_cached(TEXTS, tmp_path).rules) == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_cache_that_somebody_else_owns_or_can_write_is_not_read(tmp_path):
+    load_cached(TEXTS, tmp_path)
+    (file,) = tmp_path.glob("rules-*.msgpack")
+    good = file.read_bytes()
+    for spoil in (lambda: os.chown(file, 65_534, 65_534), lambda: file.chmod(0o666)):
+        file.write_bytes(good)
+        before = file.stat().st_ino
+        spoil()
+        assert len(load_cached(TEXTS, tmp_path).rules) == 1
+        assert file.stat().st_ino != before  # parsed again and replaced
+
+
+def test_a_place_that_cannot_be_written_only_costs_time():
+    assert len(load_cached(TEXTS, ROOT / "README.md" / "no").rules) == 1
+
+
+def test_doctor_names_the_operators_rule_that_never_runs_and_takes_placeholders(folder, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    text = rule_text("s:\n  f|expand: '%who%'\ncondition: s").replace("product: linux", "category: proxy")
+    (folder / "rules" / "one.yml").write_text(text)
+    (folder / "rules" / "two.yml").unlink()
+    section = RulesSection(directories=(folder / "rules",), placeholders={"who": ("ann",)})
+    settings = Settings.model_construct(rules=section, watch=WatchSection(logs=(LogSection(path="/var/log/auth.log"),)))
+    found = [(one.what, one.why) for one in check_rules(settings)]
+    (lost,) = (why for what, why in found if what == "rule never runs")
+    assert "category proxy" in lost
+    assert "rule refused" not in [what for what, _ in found]

@@ -1,0 +1,159 @@
+"""Rules and events made to stall or mislead the engine."""
+
+from __future__ import annotations
+
+import re
+import time
+import warnings
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from breachwatch.detect.reference import matches
+from breachwatch.detect.safety import is_costly, linear_search, refuse_costly_regex
+from breachwatch.errors import RuleError
+from tests.detect.sigma import answers, events_of, loaded, refusals, rule_text
+
+CATASTROPHIC = [
+    r"(a+)+$",
+    r"(a|a)*b",
+    r"(a|aa)+$",
+    r"(.*a){20}b",
+    r"(.*,){11}P",
+    r"a*a*a*a*a*a*b",
+    r"(\w+\s?)+;",
+    r"(?:\s*\S+)*x",
+    r".*.*.*=.*!",
+    r"^(([a-z])+.)+[A-Z]([a-z])+$",
+    r"(a?){30}a{30}b",
+]
+"""Expressions on which Python's engine runs for seconds to centuries."""
+
+
+@pytest.mark.parametrize("pattern", CATASTROPHIC)
+def test_a_catastrophic_expression_runs_in_bounded_time(pattern):
+    started = time.process_time()
+    answers(f"s:\n  f|re: '{pattern}'\ncondition: s", {"f": "a" * 16_000}, {"f": "a," * 8_000 + "="})
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("pattern", [r"(?=.*a)(.*b)+c", r"(a+)+\1", r"(?<!x)(a+)+$"])
+def test_a_catastrophic_expression_that_no_safe_engine_takes_is_refused(pattern):
+    (reason,) = refusals(rule_text(f"s:\n  f|re: '{pattern}'\ncondition: s"))
+    assert "is invalid" in reason  # pySigma's own policy
+    with pytest.raises(RuleError, match="could stall detection"):
+        refuse_costly_regex(pattern, 0)  # and ours, should pySigma's ever widen
+
+
+LINEAR = [r"(\w+\s?)+;$", r"^.*=.*\d+$", r"(a|ab)*[^]\s]b$", r"[\w-]+\.[\d*?]+\Z", r"(?:k|s)+\W*\S+\D", r"(\[x[[a]+)+"]
+
+
+@given(
+    pattern=st.sampled_from(LINEAR),
+    flags=st.sampled_from([0, re.IGNORECASE, re.MULTILINE, re.DOTALL, re.IGNORECASE | re.MULTILINE]),
+    text=st.text(st.sampled_from("abKks xX=;.1\n\v\x1c\u00a0\u0661\u212a\u017f-é[]"), max_size=12),
+)
+def test_the_linear_engine_answers_as_pythons(pattern, flags, text):
+    assert is_costly(pattern, flags)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        python = re.search(pattern, text, flags)
+    assert linear_search(pattern, flags)(text) is (python is not None)
+
+
+HEAD = "title: t\nid: 11111111-1111-4111-8111-111111111111\nlogsource:\n  product: linux\n"
+
+
+def test_a_yaml_bomb_is_refused():
+    bomb = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+        f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
+    )
+    (reason,) = refusals(bomb + HEAD + "detection:\n  s:\n    f: 1\n  condition: s\n")
+    assert "alias" in reason
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[" * 20_000, "not valid YAML"),
+        (HEAD + "detection:\n  s:\n    f: 1\n  condition: " + "not " * 5_000 + "s\n", "recursion"),
+        (HEAD + "detection:\n  s:\n    f: " + "[" * 3_000 + "]" * 3_000 + "\n  condition: s\n", ""),
+        ("x" * 2_000_001, "larger than"),
+        ("- a\n- b\n", "mapping"),
+        ("title: \x00\n", "not valid YAML"),
+    ],
+)
+def test_a_hostile_rule_file_is_refused_with_file_and_line(text, says):
+    reasons = refusals(text)
+    assert len(reasons) >= 1
+    assert says in reasons[0]
+    assert re.match(r"0\.yml(:\d+)?: ", reasons[0])
+
+
+def test_ten_thousand_branches_load_and_answer():
+    parts = "\n".join(f"  s{number}:\n    f: v{number}" for number in range(10_000))
+    text = HEAD + "detection:\n" + parts + "\n  condition: 1 of s*\n"
+    (rule,) = loaded(text).rules
+    first, second = events_of([{"f": "v9999"}, {"f": "v10000"}])
+    assert matches(rule, first)
+    assert not matches(rule, second)
+
+
+def test_a_second_rule_with_the_same_id_is_refused_and_the_first_stays():
+    text = rule_text("s:\n  f: 1\ncondition: s")
+    (reason,) = refusals(text, text)
+    assert "already used at 0.yml:1" in reason
+    assert reason.startswith("1.yml:")
+
+
+HOSTILE_EVENTS = [
+    {"f": "x" * 60_000},
+    {**{f"k{number}": number for number in range(10_000)}, "f": 1},
+    {"f": [[[["deep"]]]]},
+    {"f": {"g": {"h": None}}},
+    {"f": 1e308, "@timestamp": "1970-01-01T00:00:00Z"},
+    {"f": True, "@timestamp": "2100-12-31T23:59:59Z"},
+    {"f": 10**400},
+    {"@timestamp": -1, "f": ""},
+    '{"f": 1, "f": "evil"}',
+    '{"f": ' + "[" * 500 + "]" * 500 + "}",
+    '{"f": "\\ud800"}',
+    "\x00\x01",
+]
+
+EVERY_KIND = """
+s1:
+  f|contains: evil
+s2:
+  f|re: 'e(v+)+il'
+s3:
+  f|gt: 5
+s4:
+  f|cidr: 10.0.0.0/8
+s5:
+  f|minute: 5
+s6:
+  f|fieldref: g
+s7:
+  f: null
+s8:
+  f|exists: true
+s9:
+  - evil
+  - 12
+condition: 1 of s*
+"""
+
+
+@pytest.mark.parametrize("record", HOSTILE_EVENTS, ids=lambda record: str(record)[:20])
+def test_a_hostile_event_is_answered_and_raises_nothing(record):
+    (answer,) = answers(EVERY_KIND, record)
+    assert isinstance(answer, bool)
+
+
+def test_of_a_repeated_key_the_last_value_counts():
+    assert answers("s:\n  f: evil\ncondition: s", '{"f": "good", "f": "evil"}', '{"f": "evil", "f": "good"}') == [
+        True,
+        False,
+    ]
