@@ -84,6 +84,10 @@ class Checkpoint:
     tail: bytes = b""
     """Up to 64 bytes right before `offset`."""
     cursor: str = ""
+    changed_ns: int = 0
+    """The newest change, in any life of this log, of what was read: a copy changed later was born unwatched."""
+    finished: tuple[tuple[str, int, int], ...] = ()
+    """(head hash, head length, size) of lives that were read to their end: their copies are nothing new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
