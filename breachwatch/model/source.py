@@ -84,8 +84,12 @@ class Checkpoint:
     tail: bytes = b""
     """Up to 64 bytes right before `offset`."""
     cursor: str = ""
+    born_ns: int = 0
+    """The file's birth, where the file system tells: inode numbers are used again."""
     changed_ns: int = 0
-    """The newest change, in any life of this log, of what was read: a copy changed later was born unwatched."""
+    """The file's last change when it was last looked at."""
+    newest_ns: int = 0
+    """The newest change of all lives of this log that were read to their end."""
     finished: tuple[tuple[str, int, int], ...] = ()
     """(head hash, head length, size) of lives that were read to their end: their copies are nothing new."""
 

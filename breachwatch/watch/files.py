@@ -6,7 +6,7 @@ import math
 import os
 import stat
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from breachwatch.model import Checkpoint, Gap
@@ -15,7 +15,7 @@ from breachwatch.watch.archive import PackedTail
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import REMEMBERED_LIVES, History
 from breachwatch.watch.lines import Piece
-from breachwatch.watch.lives import Lives, Tail
+from breachwatch.watch.lives import SECOND_NS, Lives, Tail
 from breachwatch.watch.names import is_rotated_from, matching, names
 from breachwatch.watch.source import Progress, checkpoint_key
 from breachwatch.watch.tail import FileTail
@@ -55,6 +55,14 @@ class LogSpec:
     max_line_bytes: int = 65_536
 
 
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Neighbours of a log are looked at until then, if they were changed since."""
+
+    until_s: float
+    since_ns: int
+
+
 class LogFiles:
     """All files of one entry. Identity is device, inode and content, never the name."""
 
@@ -80,8 +88,10 @@ class LogFiles:
         self._forgotten: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
-        self._look_until: dict[str, float] = {}
-        self._looked_ns: float = max((known.newest_ns for known in self._histories.values()), default=math.inf)
+        self._looks: dict[str, _Look] = {}
+        self._looked_ns: float = max(
+            (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
+        )
         self._next_discovery = 0.0
 
     def _of_ours(self, checkpoints: Mapping[str, Checkpoint]) -> dict[str, list[Checkpoint]]:
@@ -233,10 +243,10 @@ class LogFiles:
             self._recover(found)
         for source in {**self._current, **found}:
             self._follow(source, found.get(source))
-        for source, until in list(self._look_until.items()):
-            self._take_unwatched(source)
-            if now_s >= until:
-                del self._look_until[source]
+        for source, look in list(self._looks.items()):
+            self._take_unwatched(source, look.since_ns)
+            if now_s >= look.until_s:
+                del self._looks[source]
         self._is_first_start = False
         self._looked_ns = int(self._clock.now().timestamp() * 1e9)
 
@@ -248,7 +258,7 @@ class LogFiles:
         if tail is not None and identity != tail.identity:
             del self._current[source]
             self._set_aside(tail)
-            self._look_until[source] = self._clock.monotonic() + UNWATCHED_S
+            self._look(source, (tail.changed_ns for tail in self._rotated if tail.source == source))
         elif tail is not None or identity is None:
             return
         if identity is not None and path is not None and identity not in self._taken():
@@ -285,7 +295,7 @@ class LogFiles:
         history = self._history(source)
         if before is not None and tail.begins(before.checkpoint()):
             self._replaced(tail, before.checkpoint())
-        elif not (history.newest_ns or history.finished):
+        elif not history.is_known:
             self._learn_past(source, path, history)
             if self._is_first_start and not self._spec.from_start:
                 tail.skip_to_end()
@@ -330,23 +340,30 @@ class LogFiles:
     def _taken(self) -> set[tuple[int, int]]:
         return set(self._claims)
 
-    def _take_unwatched(self, source: str) -> None:
+    def _look(self, source: str, times_ns: Iterable[int]) -> None:
+        """Look around this log for a while, for what was changed since the oldest of these times."""
+        self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
+
+    def _take_unwatched(self, source: str, since_ns: int) -> None:
         tails = [tail for tail in self._all() if tail.source == source]
         history = self._history(source)
-        for tail in self._lives.unwatched(self._path_of(source), source, history, tails, self._taken()):
+        for tail in self._lives.unwatched(self._path_of(source), source, history, tails, self._taken(), since_ns):
             self._adopt(tail)
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
         around = [
-            found for found in self._lives.around(path) if found.is_rotated and found.changed_ns < self._looked_ns
+            found
+            for found in self._lives.around(path)
+            if found.is_rotated and (found.changed_ns // SECOND_NS + 1) * SECOND_NS <= self._looked_ns
         ]
         for found in around[-REMEMBERED_LIVES:]:
             if (life := self._lives.life_of(found)) is not None:
                 history.finished.append(life)
+        history.is_known = True
         history.newest_ns = max([0, *(found.changed_ns for found in around)])
         if not self._is_first_start:
-            self._look_until[source] = self._clock.monotonic() + UNWATCHED_S
+            self._look(source, (int(self._looked_ns),))
 
     # -- after a restart ------------------------------------------------------------------------------------------
 
@@ -360,8 +377,8 @@ class LogFiles:
                     self._continue(known, found.get(source))
             if source in self._current:
                 self._drop_orphans(source)
-            self._take_unwatched(source)
-            self._look_until[source] = self._clock.monotonic() + UNWATCHED_S
+            unfinished = [known.changed_ns for known in rows if not self._history(source).is_finished(known)]
+            self._look(source, unfinished or (self._history(source).newest_ns,))
 
     def _continue(self, known: Checkpoint, path: str | None) -> None:
         """Go on in the checkpoint's file, wherever rotation took it."""
@@ -369,8 +386,8 @@ class LogFiles:
         if path is not None and status is None:
             self._known.setdefault(known.source, []).append(known)  # it is there and cannot be read: try again
             return
-        if path is not None and status is not None and (status.st_dev, status.st_ino) == (known.device, known.inode):
-            self._continue_here(known, path)
+        identity = None if status is None else (status.st_dev, status.st_ino)
+        if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
             return
         tail = self._lives.renamed(known, self._path_of(known.source))
         tail = tail or self._lives.copy_of(known, self._path_of(known.source), taken=self._taken())
@@ -382,19 +399,24 @@ class LogFiles:
         if tail is None or checkpoint_key(tail.checkpoint()) != checkpoint_key(known):
             self._forgotten.append(checkpoint_key(known))
 
-    def _continue_here(self, known: Checkpoint, path: str) -> None:
+    def _continue_here(self, known: Checkpoint, path: str) -> bool:
+        """Go on in the file that has the name and the inode number; False if it is another one."""
         try:
             tail = self._lives.open(path, known.source)
         except OSError as error:
             self._report_unreadable(known.source, error.strerror or "cannot be opened")
             self._known.setdefault(known.source, []).append(known)
-            return
+            return True
+        if tail.is_other_file(known):
+            tail.close()
+            return False
         self._make_current(tail)
         if tail.resume(known):
-            return
+            return True
         reason = "truncated" if tail.size() < known.offset else "rewritten"
         gap = self._gap(known.source, reason, "changed while the agent was down")
         self._pending.append(self._cut_in_place(tail, known, gap))
+        return True
 
     def _continue_replaced(self, known: Checkpoint, path: str | None) -> bool:
         """The name went to a changed copy of the same life while the agent was down."""

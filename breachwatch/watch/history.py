@@ -11,8 +11,6 @@ from breachwatch.watch.fingerprint import HEAD_BYTES, ReadAt, head_hash
 REMEMBERED_LIVES = 16
 """Finished lives kept with each checkpoint: older ones are told by the time of their last change."""
 
-SECOND_NS = 1_000_000_000
-
 Life = tuple[str, int, int]
 """(head hash, head length, size)."""
 
@@ -21,13 +19,16 @@ Life = tuple[str, int, int]
 class History:
     """One log's past."""
 
+    is_known: bool = False
+    """False for a log that was never watched: what lies beside it ended before our time."""
     newest_ns: int = 0
-    """No life that was seen changed later than this: what did was born unwatched."""
+    """The last change of all lives that were read to their end."""
     finished: deque[Life] = field(default_factory=lambda: deque(maxlen=REMEMBERED_LIVES))
 
     def learn(self, known: Checkpoint) -> None:
         """Take over what a stored checkpoint remembers."""
-        self.newest_ns = max(self.newest_ns, known.changed_ns)
+        self.is_known = True
+        self.newest_ns = max(self.newest_ns, known.newest_ns)
         self.finished.extend(life for life in known.finished if life not in self.finished)
 
     def finish(self, known: Checkpoint) -> None:
@@ -49,13 +50,9 @@ class History:
         ]
         return max(sizes, default=None)
 
-    def may_be_new(self, changed_ns: int) -> bool:
-        """True if a file that was last changed then may have been born unwatched; compressors keep whole seconds."""
-        return changed_ns // SECOND_NS >= self.newest_ns // SECOND_NS
-
     def written(self, known: Checkpoint) -> Checkpoint:
         """The checkpoint as it is stored."""
-        return replace(known, changed_ns=max(self.newest_ns, known.changed_ns), finished=tuple(self.finished))
+        return replace(known, newest_ns=self.newest_ns, finished=tuple(self.finished))
 
 
 def life_of(known: Checkpoint) -> Life:

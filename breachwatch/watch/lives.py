@@ -19,6 +19,9 @@ from breachwatch.watch.tail import FileTail
 
 OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 
+SECOND_NS = 1_000_000_000
+"""Some compressors keep a file's time in whole seconds."""
+
 Identity = tuple[int, int]
 Tail = FileTail | PackedTail
 
@@ -37,6 +40,7 @@ class Lives:
         descriptor = os.open(path, OPEN_FLAGS)
         tail = FileTail(descriptor, source, clock=self._clock, max_line_bytes=self._max, framing=self._framing)
         tail.name = display(os.fspath(path))
+        tail.learn_head()
         return tail
 
     def around(self, path: str) -> list[Found]:
@@ -67,7 +71,12 @@ class Lives:
         """
         if not known.head_len:
             return None
-        others = [found for found in reversed(self.around(path)) if found.identity not in set(taken)]
+        known_s, known_ids = known.changed_ns // SECOND_NS, set(taken)
+        others = [
+            found
+            for found in reversed(self.around(path))
+            if found.identity not in known_ids and found.changed_ns // SECOND_NS >= known_s
+        ]
         for found in others:
             tail = None if found.is_packed else self._plain(found, known, head=head, may_be_shorter=True)
             if tail is not None:
@@ -76,12 +85,15 @@ class Lives:
         return next((tail for tail in packed if tail is not None), None)
 
     def unwatched(
-        self, path: str, source: str, history: History, tails: list[Tail], taken: set[Identity]
+        self, path: str, source: str, history: History, tails: list[Tail], taken: set[Identity], since_ns: int
     ) -> Iterator[Tail]:
-        """Lives that were born and rotated away unseen, oldest first, and what late writers added to finished ones."""
+        """Lives that were born and rotated away unseen, oldest first, and what late writers added to finished ones.
+
+        They were all changed at `since_ns` or later, a time at which no life had been missed yet.
+        """
         alive = [tail.checkpoint() for tail in tails]
         for found in self.around(path):
-            if not found.is_rotated or found.identity in taken or not history.may_be_new(found.changed_ns):
+            if not found.is_rotated or found.identity in taken or found.changed_ns // SECOND_NS < since_ns // SECOND_NS:
                 continue
             tail = self._unwatched_packed(found, source, history, alive) if found.is_packed else (
                 self._unwatched_plain(found, source, history, alive)
@@ -148,7 +160,7 @@ class Lives:
         if head is None or not _begins(head, known):
             return None
         device, inode = found.identity  # its own identity: the number of the file it was made of is free for others
-        return self._open_packed(found.path, replace(known, device=device, inode=inode))
+        return self._open_packed(found.path, replace(known, device=device, inode=inode, born_ns=0))
 
     def _open_packed(self, path: Path, known: Checkpoint) -> PackedTail | None:
         try:

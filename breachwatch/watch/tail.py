@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
+from breachwatch.watch.birth import born_ns
 from breachwatch.watch.fingerprint import (
     GENERATION_BYTES,
     HEAD_BYTES,
@@ -33,6 +34,7 @@ class FileTail:
         self.device, self.inode = status.st_dev, status.st_ino
         self.offset = 0
         self.changed = True
+        self.born_ns = born_ns(descriptor)
         self.changed_ns = status.st_mtime_ns
         """The file's last change when it was last looked at."""
         self.name = source
@@ -107,8 +109,18 @@ class FileTail:
             head_hash=head_hash(self._head),
             head_len=len(self._head),
             tail=self._tail,
+            born_ns=self.born_ns,
             changed_ns=self.changed_ns,
         )
+
+    def is_other_file(self, known: Checkpoint) -> bool:
+        """True if the checkpoint's inode number was given to a new file since."""
+        return bool(known.born_ns and self.born_ns) and known.born_ns != self.born_ns
+
+    def learn_head(self) -> None:
+        """Let the fingerprint grow with the file, read or not: a life that was only opened is recognised too."""
+        if len(self._head) < HEAD_BYTES and (head := self.read_at(HEAD_BYTES, 0)).startswith(self._head):
+            self._head = head
 
     def begins(self, known: Checkpoint) -> bool:
         """True if the first bytes are those of the checkpoint's file: a copy of it, not a new life."""
@@ -139,6 +151,7 @@ class FileTail:
         """Say if the file was cut or rewritten under us; the tail then starts over. Source: ATT&CK T1070.002."""
         status = os.fstat(self._fd)
         self.changed_ns = status.st_mtime_ns
+        self.learn_head()
         if status.st_size != self._seen_size:
             self._seen_size = status.st_size
             self.quiet_since = self._clock.monotonic()
@@ -193,8 +206,6 @@ class FileTail:
         safe = self._cutter.safe
         if safe == self.offset:
             return
-        if len(self._head) < HEAD_BYTES:
-            self._head = chunk[: min(HEAD_BYTES, safe)] if begin == 0 else self.read_at(min(HEAD_BYTES, safe), 0)
         end = safe - begin
         if end >= TAIL_BYTES:
             self._tail = chunk[end - TAIL_BYTES : end]
@@ -241,7 +252,7 @@ class FileTail:
             generation = generation_of(self.read_at(GENERATION_BYTES, 0).partition(b"\n")[0])
         self.offset = offset
         self._cutter = self._new_cutter(offset, generation or self._cutter.generation)
-        self._head = self.read_at(min(HEAD_BYTES, offset), 0)
+        self._head = self.read_at(HEAD_BYTES, 0)
         self._tail = self.read_at(min(TAIL_BYTES, offset), offset - min(TAIL_BYTES, offset))
         self.changed = True
 

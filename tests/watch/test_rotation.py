@@ -482,7 +482,24 @@ def test_a_path_recreated_with_a_reused_inode_is_a_new_log(log, read: MakeReader
             pytest.skip("this file system did not use the inode number again")
     reader.drain()
     assert reader.data == numbered(0, 10) + numbered(50, 70)
-    assert reader.reasons == (["rewritten"] if is_down else [])
+    assert reader.reasons == (["vanished"] if is_down else [])
+
+
+def test_a_log_compressed_while_down_whose_inode_number_went_to_the_new_one_is_no_gap(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    reader.files.close()
+    append(log, numbered(10, 20))
+    inode = log.stat().st_ino
+    pack(rotate(log, create=False))
+    append(log, numbered(20, 30))
+    reader.start()
+    reader.drain()
+    assert reader.data == numbered(0, 30)
+    if log.stat().st_ino != inode:
+        pytest.skip("this file system did not use the inode number again")
+    assert reader.reasons == []
 
 
 def test_a_log_that_disappeared_while_down_with_unread_lines_is_a_gap(log, read: MakeReader):
