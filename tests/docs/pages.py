@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"(<!-- generated: (?P<name>[a-z-]+)[^>]*-->\n)(?P<text>.*?)(<!-- end of (?P=name) -->)", re.DOTALL)
-SNIPPET = re.compile(r"^```(?P<language>[a-z]*)(?P<more>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
+SNIPPET = re.compile(r"^```(?P<language>[a-z0-9]*)(?P<more>[^\n]*)\n(?P<text>.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
