@@ -33,7 +33,11 @@ PR_SET_PDEATHSIG = 1
 """prctl(2): the signal a child gets when its parent dies, so that no orphan keeps a lock."""
 
 CONFIGURATION_EXITS = (2,)
-"""Exit codes that a restart cannot mend."""
+"""Exit codes that a restart cannot mend. They end the daemon only while a child has never run: a file that somebody
+breaks later must not stop the other child from watching."""
+
+PROVEN_S = 5.0
+"""A child that lived this long once was configured rightly."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -60,6 +64,7 @@ class Child:
     started_at: float = 0.0
     restart_at: float | None = 0.0
     crashes: int = 0
+    proven: bool = False
 
     def start(self, now_s: float) -> None:
         """Spawn it and hand over its settings."""
@@ -80,6 +85,7 @@ class Child:
         code = self.process.poll()
         if code is None:
             return None
+        self.proven = self.proven or now_s - self.started_at >= PROVEN_S
         self.crashes = 0 if now_s - self.started_at >= STEADY_S else self.crashes
         self.restart_at = now_s + BACK_OFF_S[min(self.crashes, len(BACK_OFF_S) - 1)]
         self.crashes += 1
@@ -153,7 +159,7 @@ class Supervisor:
                 self._record(
                     "child_exited", f"{child.spec.name} ended with {_outcome(code)}; restart in {wait_s:.0f} s"
                 )
-                if code in CONFIGURATION_EXITS:
+                if code in CONFIGURATION_EXITS and not child.proven:
                     return code
             if child.restart_at is not None and now_s >= child.restart_at:
                 again = child.process is not None
