@@ -38,7 +38,7 @@ def run(config: Path | None) -> int:
 @click.command()
 @click.pass_obj
 def agent(config: Path | None) -> int:
-    """Watch this host only; matches go to Elasticsearch for a hub elsewhere, if one is configured."""
+    """Watch this host only; its matches wait for a hub on the same state directory."""
     import msgspec
 
     from breachwatch.app.supervise import agent_command
