@@ -20,11 +20,13 @@ from breachwatch.app.addressees import Addressees
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.conduct import Conductor
 from breachwatch.app.desk import NoticeDesk, open_desk
-from breachwatch.app.ingest import Ingest, digest
+from breachwatch.app.ingest import READER, Ingest, digest
 from breachwatch.app.perform import Performer
 from breachwatch.app.playbooks import DutyBook, known_names, load_duty_book, load_playbooks
+from breachwatch.app.retention import Retention
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
+from breachwatch.app.telemetry import start_telemetry
 from breachwatch.app.wake import WakePipe
 from breachwatch.app.wiring import open_hub_store
 from breachwatch.audit.vault import Vault
@@ -123,6 +125,7 @@ class Hub:
         self._defect: BaseException | None = None
         self._next_alive = 0.0
         self._said = ""
+        self._retention = Retention(self._signals, clock, settings.state.signal_retention_days, (READER,))
 
     def start(self) -> None:
         """Take back what a dead process held and begin to send. Raises: StoreError."""
@@ -144,6 +147,7 @@ class Hub:
         try:
             done = self._ingest.tick()
             acted = self._conductor.tick()
+            self._retention.tick()
         except StoreError as error:
             self._state_trouble(error)
             self._stop.wait(TROUBLE_S)
@@ -227,8 +231,13 @@ def serve_hub(settings: Settings, config: Path | None) -> int:
         hub = Hub(settings, layout, SystemClock(), _say)
         try:
             hub.start()
-            sd_notify("READY=1", "STATUS=hub is running")
-            _loop(hub, pipe, stop, reload, config)
+            telemetry = start_telemetry(settings, layout, _say)
+            try:
+                sd_notify("READY=1", "STATUS=hub is running")
+                _loop(hub, pipe, stop, reload, config)
+            finally:
+                if telemetry is not None:
+                    telemetry.close()
         finally:
             hub.close()
     finally:

@@ -9,7 +9,6 @@ import click
 
 from breachwatch.app.state import STALE_AFTER_S, StateLayout, prepare_state, read_alive
 from breachwatch.cli.output import print_json
-from breachwatch.errors import ConfigError
 
 
 @click.command()
@@ -48,11 +47,9 @@ def agent(config: Path | None) -> int:
     settings = load_settings(config)
     plain = agent_settings(settings, without_network=False)
     if settings.elasticsearch.url:
-        raise ConfigError(
-            "telemetry to Elasticsearch is not built yet",
-            source="elasticsearch.url",
-            hint="leave it out: nothing is lost",
-        )
+        from breachwatch.app.agent_fleet import serve_with_fleet
+
+        return serve_with_fleet(plain, settings)
     # Become the small process: whatever reading the configuration imported is left behind
     read_end, write_end = os.pipe()
     os.write(write_end, msgspec.json.encode(plain))
