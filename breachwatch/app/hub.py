@@ -125,6 +125,7 @@ class Hub:
         self._defect: BaseException | None = None
         self._next_alive = 0.0
         self._said = ""
+        self._token: tuple[int, int | None] = (-1, None)
         self._retention = Retention(self._signals, clock, settings.state.signal_retention_days, (READER,))
 
     def start(self) -> None:
@@ -145,10 +146,13 @@ class Hub:
             raise self._defect
         self._beat()
         try:
+            self._retention.tick()
+            if not self._may_have_work():
+                return 0
             done = self._ingest.tick()
             acted = self._conductor.tick()
-            self._retention.tick()
         except StoreError as error:
+            self._token = (-1, None)
             self._state_trouble(error)
             self._stop.wait(TROUBLE_S)
             return 0
@@ -156,6 +160,14 @@ class Hub:
             self._engine_wake.set()
         self._said = ""
         return done + acted
+
+    def _may_have_work(self) -> bool:
+        """Whether anybody committed since the last look, or something is due: idling costs two cheap questions."""
+        due, token = self._conductor.next_look(), (self._signals.change_token(), self.store.change_token())
+        is_due = due is not None and due <= self._clock.now()
+        unchanged = token == self._token and token[1] is not None
+        self._token = token
+        return is_due or not unchanged
 
     def pause_s(self) -> float:
         """How long nothing is due."""
@@ -175,6 +187,7 @@ class Hub:
         self._conductor.playbooks = guidance.playbooks
         self._conductor.performer = replace(self._conductor.performer, desk=guidance.desk)
         self._conductor.forget()
+        self._token = (-1, None)
         self._say(f"breachwatch hub: playbooks_reloaded: {len(guidance.playbooks)} playbooks")
         self._record("playbooks_reloaded", f"{len(guidance.playbooks)} playbooks")
 
