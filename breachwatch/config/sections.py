@@ -57,7 +57,8 @@ class StateSection(Section):
 class HostSection(Section):
     """How this host is called in events and notices."""
 
-    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
+    name: str = Field(default_factory=socket.gethostname, max_length=253, pattern=r"^[^\s+\p{Cc}]+$")
+    """No blanks, no plus sign: it is part of the audit trail's name unless audit.origin is set."""
 
 
 class LogSection(Section):
@@ -217,7 +218,7 @@ class ElasticsearchSection(Section):
 class AuditSection(Section):
     """The audit trail's name: the origin line of its checkpoints."""
 
-    origin: str = Field(default="", pattern=r"^[^\s+]*$")
+    origin: str = Field(default="", pattern=r"^[^\s+\p{Cc}]*$")
 
 
 class LogLevelSection(Section):
