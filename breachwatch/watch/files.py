@@ -7,7 +7,7 @@ import os
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
@@ -16,9 +16,10 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import REMEMBERED_LIVES, History
 from breachwatch.watch.lines import Piece
 from breachwatch.watch.lives import SECOND_NS, Lives, Tail
-from breachwatch.watch.names import is_rotated_from, matching, names
-from breachwatch.watch.source import Progress, checkpoint_key
-from breachwatch.watch.tail import FileTail
+from breachwatch.watch.names import Listing, is_rotated_from, matching, names, stem_of
+from breachwatch.watch.second_look import SecondLooks
+from breachwatch.watch.source import Progress, checkpoint_key, display
+from breachwatch.watch.tail import FileTail, is_other_file
 
 REDISCOVER_S = 1.0
 """How often names are looked up again without a hint from the kernel."""
@@ -81,6 +82,7 @@ class LogFiles:
         self._rotated: list[FileTail] = []
         self._packed: list[PackedTail] = []
         self._histories: dict[str, History] = {}
+        self._sources_by_stem: dict[str, list[str]] = {}
         self._orphans: dict[str, list[Checkpoint]] = {}
         self._unsaved: list[Checkpoint] = []
         self._known = self._of_ours(checkpoints)
@@ -93,6 +95,9 @@ class LogFiles:
             (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
         )
         self._next_discovery = 0.0
+        self._second_look = SecondLooks(clock)
+        self._listing = Listing()
+        """Names around the logs as this round of discovery found them."""
 
     def _of_ours(self, checkpoints: Mapping[str, Checkpoint]) -> dict[str, list[Checkpoint]]:
         ours: dict[str, list[Checkpoint]] = {}
@@ -103,7 +108,11 @@ class LogFiles:
         return ours
 
     def _history(self, source: str) -> History:
-        return self._histories.setdefault(source, History())
+        history = self._histories.get(source)
+        if history is None:
+            history = self._histories[source] = History()
+            self._sources_by_stem.setdefault(stem_of(source), []).append(source)
+        return history
 
     def _path_of(self, source: str) -> str:
         return self._paths.get(source, source)
@@ -135,12 +144,13 @@ class LogFiles:
             if isinstance(tail, PackedTail) and tail.done:
                 self._finish(tail)
         yield from self._retire()
+        yield from self._second_look.poll([tail for tail in tails if isinstance(tail, FileTail)])
         pending, self._pending = self._pending, []
         yield from pending
 
     def _read(self, tail: FileTail, share: int) -> Iterator[Piece]:
         try:
-            if not tail.has_more():
+            if not tail.has_news():
                 return
             if (gap := tail.check()) is not None:
                 yield self._cut_in_place(tail, tail.checkpoint(), gap)
@@ -168,7 +178,9 @@ class LogFiles:
         for tail in self._all():
             if tail.changed:
                 tail.changed = False
-                checkpoints.append(self._history(tail.source).written(tail.checkpoint()))
+                known = self._history(tail.source).written(tail.checkpoint())
+                is_past = tail in self._rotated and not tail.has_more()
+                checkpoints.append(replace(known, rotated=True) if is_past else known)
         checkpoints += [self._history(known.source).written(known) for known in self._new_orphans()]
         forgotten, self._forgotten = self._forgotten, []
         if forgotten:
@@ -237,16 +249,14 @@ class LogFiles:
         if now_s < self._next_discovery:
             return
         self._next_discovery = now_s + REDISCOVER_S
+        self._listing = Listing()
         found = matching(self._spec.pattern, self._spec.exclude)
         self._paths.update(found)
         if self._known:
             self._recover(found)
         for source in {**self._current, **found}:
             self._follow(source, found.get(source))
-        for source, look in list(self._looks.items()):
-            self._take_unwatched(source, look.since_ns)
-            if now_s >= look.until_s:
-                del self._looks[source]
+        self._look_around(now_s)
         self._is_first_start = False
         self._looked_ns = int(self._clock.now().timestamp() * 1e9)
 
@@ -261,7 +271,7 @@ class LogFiles:
             self._look(source, (tail.changed_ns for tail in self._rotated if tail.source == source))
         elif tail is not None or identity is None:
             return
-        if identity is not None and path is not None and identity not in self._taken():
+        if identity is not None and path is not None and identity not in self._claims:
             self._open(source, path, before=tail)
 
     def _status(self, source: str, path: str | None) -> os.stat_result | None:
@@ -293,7 +303,7 @@ class LogFiles:
             tail.move_to(life)
         self._make_current(tail)
         history = self._history(source)
-        if before is not None and tail.begins(before.checkpoint()):
+        if before is not None and tail.begins(before.checkpoint()) and not self._lives.was_rotated(before, path):
             self._replaced(tail, before.checkpoint())
         elif not history.is_known:
             self._learn_past(source, path, history)
@@ -318,15 +328,18 @@ class LogFiles:
 
     def _finished_life(self, tail: FileTail, path: str) -> int | None:
         """Bytes that were read of this content under the name it is rotated from (a glob names rotated files too)."""
+        name = display(os.path.basename(path))  # noqa: PTH119  # on the way of thousands of names
+        sources = (source for end in range(len(name) + 1) for source in self._sources_by_stem.get(name[:end], ()))
         sizes = (
-            history.read_of(tail.read_at)
-            for source, history in self._histories.items()
+            self._histories[source].read_of(tail.read_at)
+            for source in sources
             if is_rotated_from(path, self._path_of(source))
         )
         return max((size for size in sizes if size is not None), default=None)
 
     def _set_aside(self, tail: FileTail) -> None:
         tail.rotated_at = self._clock.monotonic()
+        tail.changed = True
         self._rotated.append(tail)
         self._claims[tail.identity] = self
 
@@ -344,17 +357,28 @@ class LogFiles:
         """Look around this log for a while, for what was changed since the oldest of these times."""
         self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
 
-    def _take_unwatched(self, source: str, since_ns: int) -> None:
-        tails = [tail for tail in self._all() if tail.source == source]
-        history = self._history(source)
-        for tail in self._lives.unwatched(self._path_of(source), source, history, tails, self._taken(), since_ns):
-            self._adopt(tail)
+    def _look_around(self, now_s: float) -> None:
+        if not self._looks:
+            return
+        listing = Listing()
+        tails: dict[str, list[Tail]] = {}
+        for tail in self._all():
+            tails.setdefault(tail.source, []).append(tail)
+        for source, look in list(self._looks.items()):
+            lives = self._lives.unwatched(
+                self._path_of(source), source, self._history(source), tails.get(source, []), self._claims,
+                look.since_ns, listing,
+            )  # fmt: skip
+            for tail in lives:
+                self._adopt(tail)
+            if now_s >= look.until_s:
+                del self._looks[source]
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
         around = [
             found
-            for found in self._lives.around(path)
+            for found in self._lives.around(path, self._listing)
             if found.is_rotated and (found.changed_ns // SECOND_NS + 1) * SECOND_NS <= self._looked_ns
         ]
         for found in around[-REMEMBERED_LIVES:]:
@@ -393,7 +417,7 @@ class LogFiles:
         tail = tail or self._lives.copy_of(known, self._path_of(known.source), taken=self._taken())
         if tail is not None:
             self._adopt(tail)
-        elif known.offset and not self._continue_replaced(known, path):
+        elif known.offset and not known.rotated and not self._continue_replaced(known, path):
             why = f"what followed byte {known.offset} of the file read before is in no rotated copy"
             self._pending.append(self._gap(known.source, "vanished", why))
         if tail is None or checkpoint_key(tail.checkpoint()) != checkpoint_key(known):
@@ -407,7 +431,7 @@ class LogFiles:
             self._report_unreadable(known.source, error.strerror or "cannot be opened")
             self._known.setdefault(known.source, []).append(known)
             return True
-        if tail.is_other_file(known):
+        if is_other_file(tail, known):
             tail.close()
             return False
         self._make_current(tail)

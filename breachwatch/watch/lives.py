@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from breachwatch.watch.archive import PackedTail, packed_head, unpacked
 from breachwatch.watch.fingerprint import HEAD_BYTES, head_hash
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import History, Life
-from breachwatch.watch.names import Found, neighbours
+from breachwatch.watch.names import Found, Listing, neighbours
 from breachwatch.watch.source import display
 from breachwatch.watch.tail import FileTail
 
@@ -43,9 +43,9 @@ class Lives:
         tail.learn_head()
         return tail
 
-    def around(self, path: str) -> list[Found]:
-        """All neighbours that may be earlier lives, oldest first."""
-        return neighbours(path, self._elsewhere)
+    def around(self, path: str, listing: Listing | None = None) -> list[Found]:
+        """All neighbours that may be earlier lives, oldest first; `listing` where names may be a moment old."""
+        return neighbours(path, self._elsewhere, listing)
 
     def is_beside(self, tail: FileTail, path: str) -> bool:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
@@ -53,6 +53,16 @@ class Lives:
         around = self.around(path)
         return any(found.identity == tail.identity for found in around) or any(
             _begins(packed_head(found.path, HEAD_BYTES) or b"", known) for found in around if found.is_packed
+        )
+
+    def was_rotated(self, tail: FileTail, path: str) -> bool:
+        """True if the file has the name of a rotated log now: what has its old name is a new life, however it begins.
+
+        A backup of an editor (`sed -i.bak`) is none: there, the old name went to a changed copy.
+        """
+        return tail.links() > 0 and any(
+            found.identity == tail.identity and found.is_rotated and found.path.suffix != ".bak"
+            for found in self.around(path)
         )
 
     def renamed(self, known: Checkpoint, path: str) -> Tail | None:
@@ -85,14 +95,21 @@ class Lives:
         return next((tail for tail in packed if tail is not None), None)
 
     def unwatched(
-        self, path: str, source: str, history: History, tails: list[Tail], taken: set[Identity], since_ns: int
+        self,
+        path: str,
+        source: str,
+        history: History,
+        tails: Sequence[Tail],
+        taken: Container[Identity],
+        since_ns: int,
+        listing: Listing,
     ) -> Iterator[Tail]:
         """Lives that were born and rotated away unseen, oldest first, and what late writers added to finished ones.
 
         They were all changed at `since_ns` or later, a time at which no life had been missed yet.
         """
         alive = [tail.checkpoint() for tail in tails]
-        for found in self.around(path):
+        for found in self.around(path, listing):
             if not found.is_rotated or found.identity in taken or found.changed_ns // SECOND_NS < since_ns // SECOND_NS:
                 continue
             tail = self._unwatched_packed(found, source, history, alive) if found.is_packed else (

@@ -6,7 +6,8 @@ import glob
 import os
 import re
 import stat
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -71,47 +72,74 @@ def folders(pattern: str) -> list[Path]:
     return [Path(path) for path in glob.glob(parent, recursive=True) if os.path.isdir(path)]  # noqa: PTH112, PTH207
 
 
-def neighbours(path: str, elsewhere: Sequence[str] = ()) -> list[Found]:
+class Listing:
+    """Names in folders, read once: thousands of logs in one folder must not read it thousands of times."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, list[str]] = {}
+
+    def beginning(self, folder: Path, stem: str) -> list[str]:
+        """Names in the folder that begin so."""
+        names = self._names.get(folder)
+        if names is None:
+            try:
+                names = sorted(os.listdir(folder))  # noqa: PTH208  # names, not paths
+            except OSError:
+                names = []
+            self._names[folder] = names
+        first = bisect_left(names, stem)
+        end = first
+        while end < len(names) and names[end].startswith(stem):
+            end += 1
+        return names[first:end]
+
+
+def neighbours(path: str, elsewhere: Sequence[str] = (), listing: Listing | None = None) -> list[Found]:
     """Files that may be earlier lives of the log, oldest change first; also in the folders rotation moves them to."""
     base = Path(path)
-    extension = base.suffix if base.suffix in EXTENSIONS else ""
-    stem = base.name[: len(base.name) - len(extension)]
-    found: list[Found] = []
+    stem, extension = _stem_of(base)
+    listing = listing or Listing()
     # a symlink is rotated where it points to
     places = {base.parent, Path(os.path.realpath(path)).parent, *(Path(place) for place in elsewhere)}
-    for folder in places:
-        found.extend(_in_folder(folder, base.name, stem, extension))
+    found = [
+        item
+        for folder in places
+        for name in listing.beginning(folder, stem)
+        if name != base.name and (item := _look(folder / name, base.name, stem, extension)) is not None
+    ]
     return sorted(found, key=lambda item: (item.changed_ns, item.path.name))
+
+
+def _stem_of(base: Path) -> tuple[str, str]:
+    extension = base.suffix if base.suffix in EXTENSIONS else ""
+    return base.name[: len(base.name) - len(extension)], extension
+
+
+def stem_of(path: str) -> str:
+    """What the names of a log's earlier lives begin with."""
+    return _stem_of(Path(path))[0]
 
 
 def is_rotated_from(path: str, log: str) -> bool:
     """True if the name says that this file is an earlier life of that log."""
-    base = Path(log)
-    extension = base.suffix if base.suffix in EXTENSIONS else ""
-    stem = base.name[: len(base.name) - len(extension)]
-    name = Path(path).name
+    base, name = Path(log), Path(path).name
+    stem, extension = _stem_of(base)
     return name != base.name and name.startswith(stem) and _is_rotated(name, base.name, stem, extension)
 
 
-def _in_folder(folder: Path, name: str, stem: str, extension: str) -> Iterator[Found]:
+def _look(path: Path, name: str, stem: str, extension: str) -> Found | None:
     try:
-        entries = list(os.scandir(folder))
+        status = path.lstat()
     except OSError:
-        return
-    for entry in entries:
-        if not entry.name.startswith(stem) or entry.name == name:
-            continue
-        try:
-            status = entry.stat(follow_symlinks=False)
-        except OSError:
-            continue
-        if stat.S_ISREG(status.st_mode):
-            is_packed = entry.name.endswith(PACKED_SUFFIXES)
-            plain = entry.name.removesuffix(Path(entry.name).suffix) if is_packed else entry.name
-            yield Found(
-                Path(entry.path), (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, is_packed,
-                _is_rotated(plain, name, stem, extension),
-            )  # fmt: skip
+        return None
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    is_packed = path.name.endswith(PACKED_SUFFIXES)
+    plain = path.name.removesuffix(path.suffix) if is_packed else path.name
+    return Found(
+        path, (status.st_dev, status.st_ino), status.st_size, status.st_mtime_ns, is_packed,
+        _is_rotated(plain, name, stem, extension),
+    )  # fmt: skip
 
 
 def _is_rotated(candidate: str, name: str, stem: str, extension: str) -> bool:

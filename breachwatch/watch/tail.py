@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
@@ -18,11 +18,17 @@ from breachwatch.watch.fingerprint import (
 )
 from breachwatch.watch.framing import RECORD_QUIET_S, Framing
 from breachwatch.watch.lines import NUL_RUN, Cutter, Piece, chunk_size
+from breachwatch.watch.review import Review
+from breachwatch.watch.seal import Changed
 
 _NULS = b"\0" * NUL_RUN
 
 SEARCH_BYTES = 1 << 20
 """Searched at a time, backwards, for the place where a rewritten file goes on."""
+
+
+PARTS_NAMED = 8
+"""So many changed parts of a file are named in one gap."""
 
 
 class FileTail:
@@ -53,6 +59,7 @@ class FileTail:
         self._head = b""
         self._tail = b""
         self._seen_size = -1
+        self.review = Review(self.read_at)
         self._cutter = self._new_cutter()
 
     def _new_cutter(self, offset: int = 0, generation: str = "") -> Cutter:
@@ -95,6 +102,9 @@ class FileTail:
         self.offset, self._tail = known.offset, known.tail
         self._head = self.read_at(known.head_len, 0)
         self._cutter = self._new_cutter(known.offset, known.generation)
+        self.review.forget(known.offset)
+        if known.seals:
+            self.review.restore(known.seals)
         self.changed = False
         return True
 
@@ -111,11 +121,8 @@ class FileTail:
             tail=self._tail,
             born_ns=self.born_ns,
             changed_ns=self.changed_ns,
+            seals=self.review.stored(self.offset),
         )
-
-    def is_other_file(self, known: Checkpoint) -> bool:
-        """True if the checkpoint's inode number was given to a new file since."""
-        return bool(known.born_ns and self.born_ns) and known.born_ns != self.born_ns
 
     def learn_head(self) -> None:
         """Let the fingerprint grow with the file, read or not: a life that was only opened is recognised too."""
@@ -147,10 +154,28 @@ class FileTail:
         """True if there are bytes that were not looked at yet."""
         return self.size() != self._cutter.offset
 
+    def has_news(self) -> bool:
+        """True if it grew, shrank, or was written to."""
+        status = os.fstat(self._fd)
+        return status.st_size != self._cutter.offset or not self.review.is_seen(status)
+
+    def look_again(self, budget_bytes: int) -> tuple[list[Gap], int]:
+        """Read again some of what was read: (what was rewritten, bytes that were looked at)."""
+        changed, used = self.review.step(budget_bytes, int(self._clock.now().timestamp() * 1e9))
+        gaps = [self._rewritten(changed)] if changed else []
+        self.changed = self.changed or bool(gaps)
+        return gaps, used
+
+    def _rewritten(self, changed: Sequence[Changed]) -> Gap:
+        parts = ", ".join(f"{part.begin} to {part.end}" for part in changed[:PARTS_NAMED])
+        more = f" and {len(changed) - PARTS_NAMED} more parts" if len(changed) > PARTS_NAMED else ""
+        return self._gap("rewritten", f"bytes {parts}{more}, which were read before, have changed")
+
     def check(self) -> Gap | None:
         """Say if the file was cut or rewritten under us; the tail then starts over. Source: ATT&CK T1070.002."""
         status = os.fstat(self._fd)
         self.changed_ns = status.st_mtime_ns
+        self.review.notice(status)
         self.learn_head()
         if status.st_size != self._seen_size:
             self._seen_size = status.st_size
@@ -164,6 +189,7 @@ class FileTail:
     def start_over(self) -> None:
         """A new life begins at byte 0."""
         self.offset, self._head, self._tail = 0, b"", b""
+        self.review.forget(0)
         self._cutter = self._new_cutter()
         self.changed = True
 
@@ -207,12 +233,24 @@ class FileTail:
         if safe == self.offset:
             return
         end = safe - begin
+        self._seal(chunk[:end], begin)
         if end >= TAIL_BYTES:
             self._tail = chunk[end - TAIL_BYTES : end]
         else:
             self._tail = self.read_at(min(TAIL_BYTES, safe), safe - min(TAIL_BYTES, safe))
         self.offset = safe
         self.changed = True
+
+    def _seal(self, data: bytes, begin: int) -> None:
+        """Remember what was read; of a line longer than the limit only its end is at hand."""
+        seals = self.review.seals
+        while (missing := begin - seals.end) > 0:
+            again = self.read_at(min(missing, self._chunk), seals.end)
+            if not again:
+                self.review.forget(begin)
+                break
+            seals.feed(again)
+        self.review.seals.feed(memoryview(data)[max(0, -missing) :])
 
     def _skip_hole(self, known: int, begin: int) -> Gap | None:
         """Jump over a hole that the file system knows of, however large; None where it knows none."""
@@ -239,6 +277,7 @@ class FileTail:
             begin += used
         rest = self.read_at(self._max, begin) if begin < end else b""
         said += self._cutter.last_words(rest, max(0, end - begin))
+        self._seal(b"", max(begin, end))
         self.move_to(max(begin, end), generation=self._cutter.generation)
         return said
 
@@ -251,6 +290,8 @@ class FileTail:
         if offset and not (generation or self._cutter.generation):
             generation = generation_of(self.read_at(GENERATION_BYTES, 0).partition(b"\n")[0])
         self.offset = offset
+        if self.review.seals.end != offset:
+            self.review.forget(offset)
         self._cutter = self._new_cutter(offset, generation or self._cutter.generation)
         self._head = self.read_at(HEAD_BYTES, 0)
         self._tail = self.read_at(min(TAIL_BYTES, offset), offset - min(TAIL_BYTES, offset))
@@ -262,3 +303,8 @@ class FileTail:
     def close(self) -> None:
         """Release the descriptor."""
         os.close(self._fd)
+
+
+def is_other_file(tail: FileTail, known: Checkpoint) -> bool:
+    """True if the checkpoint's inode number was given to a new file since."""
+    return bool(known.born_ns and tail.born_ns) and known.born_ns != tail.born_ns
