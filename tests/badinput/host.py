@@ -74,12 +74,15 @@ def trail_types(installed: Installation) -> dict[str, int]:
     return types
 
 
-def failing(installed: Installation, *command: str, user: int | None = None) -> tuple[int, str]:
-    """Exit code and what was said on standard error, by this account."""
+def failing(installed: Installation, *command: str, before: Sequence[str] = ()) -> tuple[int, str]:
+    """Exit code and what was said on standard error; `before` is put before the command."""
     done = subprocess.run(
-        [*COMMAND, "--config", str(installed.config), *command], capture_output=True, text=True, env=installed.env,
-        timeout=60, user=user, group=user, extra_groups=[] if user is not None else None,
-    )  # fmt: skip
+        [*before, *COMMAND, "--config", str(installed.config), *command],
+        capture_output=True,
+        text=True,
+        env=installed.env,
+        timeout=60,
+    )
     return done.returncode, done.stderr
 
 
