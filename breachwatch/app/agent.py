@@ -54,6 +54,9 @@ IDLE_WAKES = 3
 IDLE_PAUSE_S = 0.02
 """A neighbour that writes all the time must not keep the agent looking at logs that do not grow."""
 
+SAID = frozenset({"rule_refused", "rules_kept"})
+"""Statements that the operator has to read in words: the audit trail keeps their hash only."""
+
 CLONE_NEWNET = 0x40000000
 """unshare(2): a network namespace of its own, that is none."""
 
@@ -156,7 +159,9 @@ class Agent:
         return watched
 
     def note(self, action: str, detail: str) -> None:
-        """Queue a statement about the daemon itself; it leaves with the next commit."""
+        """Queue a statement about the daemon itself; it leaves with the next commit. What was refused is said too."""
+        if action in SAID:
+            print(f"breachwatch agent: {action}: {detail}", file=sys.stderr, flush=True)  # noqa: T201  # its log
         self._notes.append(daemon_signal(action, detail, host=self._settings.host, at_utc=self._clock.now()))
 
     def tick(self) -> int:
