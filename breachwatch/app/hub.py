@@ -106,7 +106,7 @@ class Hub:
         self._rows = SqliteVaultRows(layout.vault_db)
         vault = Vault(self._rows, layout.keys)
         self._ingest = Ingest(self._signals, self.store, clock)
-        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock)
+        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock, say)
         self._conductor = Conductor(
             self.store, performer, clock, guidance.playbooks, self._book.duties_of, self._incident_trouble
         )

@@ -6,7 +6,7 @@ written in it makes a second performance impossible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b, sha256
@@ -84,6 +84,7 @@ class Performer:
     addressees: Addressees
     desk: NoticeDesk
     clock: Clock
+    say: Callable[[str], None]
 
     def perform(self, action: Action, incident: Incident) -> None:
         """Do one action, once. Raises: StoreError, AuditError (then nothing of it happened)."""
@@ -158,12 +159,13 @@ class Performer:
         return [], ()
 
     def _give_up(self, incident: Incident, run: StepRun, reason: str) -> None:
-        """A page that cannot leave is on record, and the escalation goes on."""
+        """A page that cannot leave is said and on record, and the escalation goes on."""
         now = self.clock.now()
         with self.store.transaction() as tx:
             if tx.steps.add(replace(run, output={"reason": reason})):
                 tx.audit(_entry("page.failed", now, incident, step=run.step, n=run.n, reason_sha256=digest(reason)))
                 self._note(tx, incident, now, "page", reason)
+        self.say(f"breachwatch hub: {incident.id}: {reason}")
 
     # -- notices --------------------------------------------------------------------------------------------------
 
