@@ -18,6 +18,7 @@ import msgspec
 
 from breachwatch.errors import LockedError, StoreError
 from breachwatch.model import Checkpoint, FileRecord, Signal
+from breachwatch.store.wal import use_wal
 
 BUSY_TIMEOUT_S = 30.0
 """How long agent, hub and supervisor wait for one another."""
@@ -64,7 +65,8 @@ class SqliteAgentStore:
             )
         self._path.touch(mode=0o600, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-2000"):
+        use_wal(connection.execute)
+        for pragma in ("synchronous=FULL", "cache_size=-2000"):
             connection.execute(f"PRAGMA {pragma}")
         self._migrate(connection)
         return connection
