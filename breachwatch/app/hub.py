@@ -106,7 +106,7 @@ class Hub:
         self._rows = SqliteVaultRows(layout.vault_db)
         vault = Vault(self._rows, layout.keys)
         self._ingest = Ingest(self._signals, self.store, clock)
-        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock)
+        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock, say)
         self._conductor = Conductor(
             self.store, performer, clock, guidance.playbooks, self._book.duties_of, self._incident_trouble
         )
@@ -119,6 +119,7 @@ class Hub:
             worker_id=f"{settings.host.name}-{os.getpid()}-{secrets.token_hex(4)}",
             workers=settings.smtp.connections,
             on_trouble=self._state_trouble,
+            on_channel=self._channel_trouble,
         )
         self._stop, self._engine_wake = threading.Event(), threading.Event()
         self._sender = threading.Thread(target=self._send, name="outbox")
@@ -221,6 +222,12 @@ class Hub:
         if str(error) not in self._said:
             self._said.add(str(error))
             self._say(f"breachwatch hub: {error}; nothing is lost, it is tried again")
+
+    def _channel_trouble(self, channel: Channel, error: BreachWatchError | None) -> None:
+        if error is None:
+            self._say(f"breachwatch hub: {channel} works again")
+        else:
+            self._say(f"breachwatch hub: {channel} does not work: {error}; its messages wait, it is tried again")
 
     def _incident_trouble(self, incident_id: str, error: BreachWatchError) -> None:
         self._say(f"breachwatch hub: {incident_id}: {error}")

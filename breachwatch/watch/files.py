@@ -122,6 +122,10 @@ class LogFiles:
 
     # -- polling --------------------------------------------------------------------------------------------------
 
+    def is_behind(self) -> bool:
+        """Whether a file has more than the last poll took."""
+        return any(isinstance(tail, FileTail) and tail.is_behind for tail in self._all())
+
     def hint(self) -> None:
         """The kernel said that names changed: look before the next second."""
         self._next_discovery = 0.0

@@ -95,7 +95,9 @@ class Lives:
         """Where rotation took the checkpoint's file: under another name, or as a copy."""
 
         def look() -> Tail | None:
-            return self.renamed(known, path) or self.copy_of(known, path, taken=taken)
+            if (tail := self.renamed(known, path)) is not None:
+                return tail
+            return self.copy_of(known, path, taken=taken)
 
         return self._settled(path, look)
 

@@ -106,7 +106,7 @@ def test_a_line_of_ten_megabytes_is_cut_on_record_and_holds_up_no_other_log(watc
     wait_until(lambda: watching.matched(long) == [shown(before(long))], what="what was whole before it is found")
     with long.open("ab") as file:
         file.write(b"\n" + after(long))
-    wait_until(lambda: shown(after(long)) in watching.matched(long), timeout_s=60, what="and what comes after it")
+    wait_until(lambda: shown(after(long)) in watching.matched(long), what="and what comes after it")
     (gap,) = watching.gaps(long)
     assert (gap.reason, gap.lost_bytes) == ("line_cut", LONG + len(head) - KEPT)
     (cut,) = [text for text in watching.matched(long) if len(text) > 1_000]

@@ -132,3 +132,21 @@ def test_a_read_only_state_directory_is_one_message(tmp_path: Path) -> None:
             assert "Read-only file system" in text or "readonly" in text
     finally:
         subprocess.run(["umount", "-l", str(installed.state)], check=True)
+
+
+def test_a_refused_rule_whose_file_name_is_no_utf8_is_named_and_the_agent_goes_on(tmp_path: Path) -> None:
+    installed = a_host(tmp_path)
+    bad = os.fsencode(tmp_path / "rules") + b"/bad\xff.yml"
+    Path(os.fsdecode(bad)).write_text(BAD_RULE)
+    printed = installed.call("rules", "lint", str(tmp_path / "rules"), check=(1,))
+    assert "bad\\xff.yml:6" in printed
+    process = installed.start("agent")
+    try:
+        wait_until(lambda: said(installed, ["rule_refused", "bad\\xff.yml:6"]), what="it is said")
+        wait_until((installed.state / "agent.alive").exists, what="the agent is alive")
+        (tmp_path / "auth.log").write_text(line(1))
+        store = SqliteAgentStore(installed.state / "agent.db")
+        wait_until(lambda: any(one.match for one in store.read_signals(after=0, limit=100)), what="it goes on")
+        store.close()
+    finally:
+        assert stop(process) == 0, installed.read_log()
