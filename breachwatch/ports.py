@@ -12,6 +12,8 @@ from typing import Protocol
 
 from breachwatch.model import (
     Accepted,
+    BaselineHead,
+    BaselineUpdate,
     Campaign,
     CampaignState,
     Channel,
@@ -19,8 +21,9 @@ from breachwatch.model import (
     Delivery,
     DeliveryResult,
     DeliveryState,
+    DirectoryRow,
     Entry,
-    FileRecord,
+    JournalEntry,
     OutgoingMessage,
     Person,
     Signal,
@@ -73,14 +76,46 @@ class AgentStore(SignalStore, Protocol):
         checkpoints: Sequence[Checkpoint],
         forgotten: Sequence[str] = (),
         correlation_state: bytes | None = None,
-        baseline: Sequence[FileRecord] = (),
-        baseline_deleted: Sequence[bytes] = (),
+        baseline: BaselineUpdate | None = None,
+        sealer: BaselineSealer | None = None,
     ) -> None:
         """All or nothing, durable on return (synchronous=FULL). Raises: StoreError."""
         ...
 
-    def baseline(self, under: bytes | None = None) -> Iterator[FileRecord]:
-        """Known paths in byte order; `under` limits to one path and what is below it."""
+    def directory_row(self, path: bytes) -> DirectoryRow | None:
+        """What is known of one directory's entries."""
+        ...
+
+    def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
+        """Known directories of a subtree in byte order."""
+        ...
+
+
+class SealView(Protocol):
+    """The stored baseline as its sealer sees it."""
+
+    def head(self) -> BaselineHead | None: ...
+
+    def nodes(self) -> Iterable[tuple[int, bytes]]: ...
+
+    def leaves(self, bucket: int) -> Iterable[tuple[bytes, bytes]]: ...
+
+    def all_rows(self) -> Iterator[tuple[DirectoryRow, bytes]]:
+        """Every row with its stored leaf hash."""
+        ...
+
+    def journal(self) -> Iterator[JournalEntry]:
+        """Oldest first."""
+        ...
+
+
+class BaselineSealer(Protocol):
+    """Seals a change of the baseline inside the transaction that stores it."""
+
+    def seal(
+        self, view: SealView, update: BaselineUpdate
+    ) -> tuple[Mapping[bytes, tuple[int, bytes]], Mapping[int, bytes], JournalEntry, BaselineHead]:
+        """(bucket, leaf) of each row by path, changed nodes, journal entry, new head."""
         ...
 
 

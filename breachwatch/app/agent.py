@@ -19,6 +19,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.integrity import IntegritySettings, open_integrity
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
@@ -67,10 +68,7 @@ class AgentSettings:
     max_line_bytes: int = 65_536
     journal: bool = False
     journal_units: tuple[str, ...] = ()
-    integrity: bool = False
-    integrity_paths: tuple[str, ...] = ()
-    integrity_exclude: tuple[str, ...] = ()
-    integrity_sweep_s: float = 300.0
+    integrity: IntegritySettings | None = None
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     retention_days: int = 90
@@ -88,12 +86,23 @@ class WatchedSource:
 class Agent:
     """One host's watch: sources, pipeline and store."""
 
-    def __init__(self, settings: AgentSettings, store: SqliteAgentStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        store: SqliteAgentStore,
+        clock: Clock,
+        notify: Callable[[], None] | None = None,
+    ) -> None:
         self._settings = settings
+        self._layout = StateLayout(Path(settings.state_directory))
+        self._notify = notify
+        self._integrity: Integrity | None = None
+        self._anchored = 0
+        self.next_due_s = POLL_S
         self._store = store
         self._clock = clock
         self._notes: list[Signal] = []
-        self._wake = StateLayout(Path(settings.state_directory)).wake
+        self._wake = self._layout.wake
         self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
@@ -125,15 +134,11 @@ class Agent:
         if settings.journal:
             journal = Journal(known.get("journal"), clock=self._clock, units=settings.journal_units)
             watched.append(WatchedSource(journal, SourceFormat(format="journal")))
-        if settings.integrity:
-            integrity = Integrity(
-                settings.integrity_paths,
-                settings.integrity_exclude,
-                self._store,
-                clock=self._clock,
-                sweep_interval_s=settings.integrity_sweep_s,
+        if settings.integrity is not None:
+            self._integrity = open_integrity(
+                settings.integrity, self._store, self._clock, self._layout, notify=self._notify
             )
-            watched.append(WatchedSource(integrity, SourceFormat()))
+            watched.append(WatchedSource(self._integrity, SourceFormat()))
         return watched
 
     def note(self, action: str, detail: str) -> None:
@@ -142,6 +147,7 @@ class Agent:
 
     def tick(self) -> int:
         """Poll every source once and commit what came; returns the number of things seen. Raises: StoreError."""
+        self.next_due_s = POLL_S
         seen = sum(self._tick_source(watched) for watched in self._sources)
         self._beat()
         if self._notes:
@@ -160,7 +166,9 @@ class Agent:
             seen += 1
             signals.extend(self._pipeline.signals(item, watched.how))
         progress = watched.source.progress()
-        if not (seen or progress.checkpoints or progress.forgotten or progress.baseline or progress.baseline_deleted):
+        if progress.next_due_s is not None:
+            self.next_due_s = min(self.next_due_s, progress.next_due_s)
+        if not (seen or progress.checkpoints or progress.forgotten or progress.baseline):
             return 0
         state = self._pipeline.detector.snapshot()
         self._store.commit(
@@ -169,7 +177,7 @@ class Agent:
             forgotten=progress.forgotten,
             correlation_state=None if state == self._saved_state else state,
             baseline=progress.baseline,
-            baseline_deleted=progress.baseline_deleted,
+            sealer=progress.sealer,
         )
         self._saved_state = state
         self._told = self._told or bool(signals)
@@ -187,7 +195,18 @@ class Agent:
                 f"lines={self._pipeline.lines} events={self._pipeline.events}"
                 f" evictions={detector.evictions} late={detector.late}"
             )
+            if self._integrity is not None:
+                detail += f" integrity: {self._integrity.status()}"
+                self._anchor()
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
+
+    def _anchor(self) -> None:
+        """Tell the hub the baseline's head: an older or foreign baseline on this host then shows elsewhere."""
+        head = self._store.baseline.head()
+        if head is not None and head.counter != self._anchored:
+            self._anchored = head.counter
+            detail = f"counter={head.counter} root={head.root.hex()} chain={head.chain.hex()}"
+            self.note("baseline_head", detail)
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
@@ -230,7 +249,7 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
     layout = prepare_state(Path(settings.state_directory))
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
-        agent = Agent(settings, store, clock)
+        agent = Agent(settings, store, clock, notify=wake.set)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
@@ -251,7 +270,7 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             agent.reload_rules()
         wake.clear()
         if agent.tick() == 0:
-            wake.wait(POLL_S)
+            wake.wait(agent.next_due_s)
 
 
 def _on_signals(**handlers: Callable[[], None]) -> None:

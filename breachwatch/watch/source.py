@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from breachwatch.model import Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model import BaselineUpdate, Checkpoint, FileChange, Gap, RawLine
+from breachwatch.ports import BaselineSealer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +18,11 @@ class Progress:
     checkpoints: Sequence[Checkpoint] = ()
     forgotten: Sequence[str] = ()
     """Checkpoint keys that are not needed any more."""
-    baseline: Sequence[FileRecord] = ()
-    baseline_deleted: Sequence[bytes] = ()
+    baseline: BaselineUpdate | None = None
+    sealer: BaselineSealer | None = None
+    """Who seals the baseline's change inside the transaction."""
+    next_due_s: float | None = None
+    """The source wants to be polled again after so many seconds, whether something wakes the agent or not."""
 
 
 class Source(Protocol):

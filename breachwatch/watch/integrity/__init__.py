@@ -1,0 +1,5 @@
+"""File integrity: kernel hints say where to look, the difference to a sealed baseline is the verdict."""
+
+from breachwatch.watch.integrity.watcher import Integrity, Options
+
+__all__ = ["Integrity", "Options"]

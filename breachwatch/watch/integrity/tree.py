@@ -1,0 +1,274 @@
+"""Directories as rows: listing one, packing one, and the rows that changed since the last commit."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Protocol
+
+import msgspec
+
+from breachwatch.model import BaselineUpdate, Deviation, DirectoryRow, FileChange, FileRecord
+from breachwatch.watch.integrity.entry import META, Entry, pack_stat
+
+SELF = b"."
+"""Name under which a root keeps its own entry; every other directory's entry lies in its parent's row."""
+
+PAGE_ROWS = 64
+"""Rows read ahead by a sweep."""
+
+
+ACCEPTED = ("type", "mode", "uid", "gid", "size", "sha256", "link_target", "flags", "xattrs", "state")
+"""What a file must be again to count as accepted."""
+
+_record = msgspec.msgpack.Decoder(FileRecord)
+
+
+class Roots(Protocol):
+    """Who knows the roots at this moment."""
+
+    @property
+    def root_set(self) -> frozenset[bytes]: ...
+
+
+class BaselineStore(Protocol):
+    """What integrity reads of the agent's store."""
+
+    def directory_row(self, path: bytes) -> DirectoryRow | None: ...
+
+    def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
+        """Rows of `under` and of what lies below it, in byte order of their paths."""
+        ...
+
+    def deviation(self, path: bytes) -> Deviation | None: ...
+
+    def content(self, path: bytes) -> bytes | None:
+        """Compressed text that was stored for showing differences."""
+        ...
+
+
+class Listing:
+    """One directory as it is now: names in order, and the metadata of each."""
+
+    __slots__ = ("metas", "names")
+
+    def __init__(self, names: list[str], metas: list[bytes]) -> None:
+        self.names = names
+        self.metas = metas
+
+    def equals(self, row: DirectoryRow) -> bool:
+        """True if not one name or bit of metadata differs: the answer for nearly every directory of a sweep."""
+        return row.meta == b"".join(self.metas) and row.names == os.fsencode("\0".join(self.names))
+
+
+def list_open(descriptor: int, *, is_root: bool, wanted: Callable[[str], bool] | None) -> Listing:
+    """List an open directory. Raises: OSError (the directory itself cannot be listed)."""
+    names = os.listdir(descriptor)
+    names.sort()
+    if wanted is not None:
+        names = [name for name in names if wanted(name)]
+    try:
+        metas = [pack_stat(os.stat(name, dir_fd=descriptor, follow_symlinks=False)) for name in names]
+    except OSError:
+        names, metas = _one_by_one(descriptor, names)
+    if is_root:
+        names.insert(0, ".")
+        metas.insert(0, pack_stat(os.fstat(descriptor)))
+    return Listing(names, metas)
+
+
+def _one_by_one(descriptor: int, names: list[str]) -> tuple[list[str], list[bytes]]:
+    """Entries that went away meanwhile are left out."""
+    left, metas = [], []
+    for name in names:
+        try:
+            metas.append(pack_stat(os.stat(name, dir_fd=descriptor, follow_symlinks=False)))
+        except FileNotFoundError:
+            continue
+        except OSError:
+            metas.append(bytes(META.size))
+        left.append(name)
+    return left, metas
+
+
+def pack_row(path: bytes, entries: dict[bytes, Entry]) -> DirectoryRow:
+    """One row; the own entry of a root comes first, the others as a listing sorts them."""
+    names = sorted(entries, key=lambda name: (name != SELF, os.fsdecode(name)))
+    found = [entries[name] for name in names]
+    return DirectoryRow(
+        path=path,
+        names=b"\0".join(names),
+        meta=b"".join([entry.meta for entry in found]),
+        rest=b"".join([len(entry.rest).to_bytes(4, "little") + entry.rest for entry in found]),
+    )
+
+
+def unpack_row(row: DirectoryRow) -> dict[bytes, Entry]:
+    """The entries of a row by name. Raises: ValueError (a damaged row)."""
+    if not row.names:
+        return {}
+    names, width = row.names.split(b"\0"), META.size
+    if len(row.meta) != len(names) * width:
+        raise ValueError("a baseline row whose parts do not fit together")
+    entries, at = {}, 0
+    for index, name in enumerate(names):
+        size = int.from_bytes(row.rest[at : at + 4], "little")
+        at += 4
+        rest = row.rest[at : at + size]
+        if len(rest) != size or size < 2 or len(rest) < 2 + rest[1]:  # noqa: PLR2004  # state and digest length
+            raise ValueError("a baseline row that was cut")
+        entries[name] = Entry(row.meta[index * width : (index + 1) * width], rest)
+        at += size
+    return entries
+
+
+def split(path: bytes, roots: frozenset[bytes]) -> tuple[bytes, bytes]:
+    """(directory row, name) where a path's entry lies."""
+    if path in roots:
+        return path, SELF
+    folder, _, name = path.rpartition(b"/")
+    return folder or b"/", name
+
+
+def join(folder: bytes, name: bytes) -> bytes:
+    """The path of one entry of a directory."""
+    return folder if name == SELF else folder.rstrip(b"/") + b"/" + name
+
+
+def is_below(path: bytes, root: bytes) -> bool:
+    """True for the root itself and everything below it."""
+    return path == root or path.startswith(root.rstrip(b"/") + b"/")
+
+
+class Baseline:
+    """The stored rows with what changed since the last commit laid over them."""
+
+    def __init__(self, store: BaselineStore, scope: Roots) -> None:
+        self._store = store
+        self._scope = scope
+        self._open: dict[bytes, dict[bytes, Entry] | None] = {}
+        self._dirty: set[bytes] = set()
+        self._deviations: dict[bytes, Deviation | None] = {}
+        self._contents: dict[bytes, bytes] = {}
+        self.damaged: list[bytes] = []
+
+    def entries(self, folder: bytes) -> dict[bytes, Entry] | None:
+        """What is known of a directory's entries; None if it is not known."""
+        if folder not in self._open:
+            row = self._store.directory_row(folder)
+            self._open[folder] = None if row is None else self.unpack(row)
+        return self._open[folder]
+
+    def unpack(self, row: DirectoryRow) -> dict[bytes, Entry]:
+        """As `unpack_row`; a damaged row counts as empty and is remembered."""
+        try:
+            return unpack_row(row)
+        except ValueError:
+            self.damaged.append(row.path)
+            return {}
+
+    def entry(self, path: bytes) -> Entry | None:
+        """What is known of one path."""
+        folder, name = split(path, self._scope.root_set)
+        entries = self.entries(folder)
+        return None if entries is None else entries.get(name)
+
+    def rows(self, under: bytes) -> Iterator[DirectoryRow]:
+        """Stored rows of a subtree, read page by page: another transaction may come in between."""
+        after: bytes | None = None
+        while page := self._store.directory_rows(under=under, after=after, limit=PAGE_ROWS):
+            yield from page
+            after = page[-1].path
+
+    def put(self, path: bytes, entry: Entry) -> None:
+        """Know a path as it is now."""
+        folder, name = split(path, self._scope.root_set)
+        entries = self.entries(folder)
+        if entries is None:
+            entries = self._open[folder] = {}
+        entries[name] = entry
+        self._dirty.add(folder)
+
+    def put_folder(self, folder: bytes, entries: dict[bytes, Entry]) -> None:
+        """Know a whole directory as it is now."""
+        self._open[folder] = entries
+        self._dirty.add(folder)
+
+    def remove(self, path: bytes) -> None:
+        """Forget one path."""
+        folder, name = split(path, self._scope.root_set)
+        entries = self.entries(folder)
+        if entries is not None and entries.pop(name, None) is not None:
+            self._dirty.add(folder)
+
+    def drop_folder(self, folder: bytes) -> None:
+        """Forget a directory's entries."""
+        self._open[folder] = None
+        self._dirty.add(folder)
+
+    def pending_below(self, folder: bytes) -> list[bytes]:
+        """Directories that were learnt since the last commit."""
+        return [path for path in self._dirty if self._open.get(path) is not None and is_below(path, folder)]
+
+    def deviates(self, change: FileChange) -> None:
+        """Remember what was accepted, until it is so again or somebody accepts what is now."""
+        path = change.path
+        known = self._deviations[path] if path in self._deviations else self._store.deviation(path)
+        accepted = change.before if known is None else unpack_accepted(known)
+        if _alike(accepted, change.after):
+            self._deviations[path] = None
+            return
+        self._deviations[path] = Deviation(
+            path=path, before=pack_accepted(accepted), seen_at=change.seen_at, explained_by=change.explained_by
+        )
+
+    def content(self, path: bytes) -> bytes | None:
+        """Stored text of a file."""
+        return self._contents[path] if path in self._contents else self._store.content(path)
+
+    def put_content(self, path: bytes, compressed: bytes) -> None:
+        """Store text of a file."""
+        self._contents[path] = compressed
+
+    def take(self, *, kind: str = "update", actor: str = "agent") -> BaselineUpdate | None:
+        """What changed since the last call, None if nothing did."""
+        if not (self._dirty or self._deviations or self._contents):
+            self._open.clear()
+            return None
+        changed = [(path, self._open[path]) for path in sorted(self._dirty)]
+        update = BaselineUpdate(
+            rows=tuple(pack_row(path, entries) for path, entries in changed if entries is not None),
+            deleted=tuple(path for path, entries in changed if entries is None),
+            deviations=tuple(item for item in self._deviations.values() if item is not None),
+            settled=tuple(path for path, item in self._deviations.items() if item is None),
+            contents=tuple(self._contents.items()),
+            kind=kind,
+            actor=actor,
+        )
+        self._open.clear()
+        self._dirty.clear()
+        self._deviations.clear()
+        self._contents.clear()
+        return update
+
+    @property
+    def pending(self) -> int:
+        """Directories that wait for a commit."""
+        return len(self._dirty)
+
+
+def pack_accepted(record: FileRecord | None) -> bytes:
+    """What a deviation keeps; empty if there was nothing."""
+    return b"" if record is None else msgspec.msgpack.encode(record)
+
+
+def unpack_accepted(deviation: Deviation) -> FileRecord | None:
+    """The record that a deviation keeps. Raises: msgspec.DecodeError (damaged)."""
+    return _record.decode(deviation.before) if deviation.before else None
+
+
+def _alike(accepted: FileRecord | None, now: FileRecord | None) -> bool:
+    """True if what was accepted is there again; times, links and inode do not come back and do not matter."""
+    if accepted is None or now is None:
+        return accepted is now
+    return all(getattr(accepted, name) == getattr(now, name) for name in ACCEPTED)
