@@ -62,11 +62,11 @@ class DirtyPaths(FileSystemEventHandler):
         else:
             self._paths = dict.fromkeys(folders, (now + CAP_S, now + OPEN_S))
 
-    def due(self, limit: int) -> list[bytes]:
-        """Paths whose time has come, at most `limit`, parents before children."""
+    def due(self) -> list[bytes]:
+        """Paths whose time has come, parents before children."""
         now = self._monotonic()
         with self._lock:
-            ready = sorted(path for path, (cap, at) in self._paths.items() if min(cap, at) <= now)[:limit]
+            ready = sorted(path for path, (cap, at) in self._paths.items() if min(cap, at) <= now)
             for path in ready:
                 del self._paths[path]
         return ready

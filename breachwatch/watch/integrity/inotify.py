@@ -51,6 +51,7 @@ class Watched:
         self.descriptor = _libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         self.error = errno.errorcode.get(ctypes.get_errno(), "?") if self.descriptor < 0 else ""
         self._paths: dict[int, bytes] = {}
+        self._numbers: dict[bytes, int] = {}
         self._lock = threading.Lock()
         self.refused: dict[bytes, int] = {}
         """Directories without a watch, with the kernel's reason: the sweep alone sees changes there."""
@@ -63,12 +64,22 @@ class Watched:
         if number >= 0:
             with self._lock:
                 self._paths[number] = folder
+                self._numbers[folder] = number
             if self.refused:
                 self.refused.pop(folder, None)
             return
         code = ctypes.get_errno()
         if code not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP} and len(self.refused) < MAX_REFUSED:
             self.refused[folder] = code
+
+    def drop(self, folder: bytes) -> None:
+        """Give back the watch of a directory that has left, unless it already goes by another path."""
+        with self._lock:
+            number = self._numbers.pop(folder, None)
+            is_its_own = number is not None and self._paths.get(number) == folder
+        self.refused.pop(folder, None)
+        if number is not None and is_its_own and self.descriptor >= 0:
+            _libc.inotify_rm_watch(self.descriptor, number)  # the kernel answers with IN_IGNORED
 
     def path_of(self, number: int) -> bytes | None:
         """The directory of a watch."""
@@ -77,7 +88,9 @@ class Watched:
     def forget(self, number: int) -> None:
         """The kernel removed this watch."""
         with self._lock:
-            self._paths.pop(number, None)
+            folder = self._paths.pop(number, None)
+            if folder is not None and self._numbers.get(folder) == number:
+                del self._numbers[folder]
 
     def __len__(self) -> int:
         return len(self._paths)

@@ -23,7 +23,7 @@ from breachwatch.watch.integrity.entry import (
 from breachwatch.watch.integrity.inspect import FOLDER_FLAGS, look
 from breachwatch.watch.integrity.ledger import Ledger
 from breachwatch.watch.integrity.scope import Scope
-from breachwatch.watch.integrity.tree import SELF, Baseline, Listing, join, list_open
+from breachwatch.watch.integrity.tree import SELF, Baseline, Listing, is_below, join, list_open, split
 
 MAX_DEPTH = 256
 """Deeper folders are reported, not entered: a chain of folders must not exhaust the agent."""
@@ -43,6 +43,10 @@ class Watches(Protocol):
 
     def ensure(self, folder: bytes) -> None:
         """Hints about this directory from now on; if that fails it is counted, never raised."""
+        ...
+
+    def drop(self, folder: bytes) -> None:
+        """No hints about it any more: it has left."""
         ...
 
 
@@ -67,14 +71,24 @@ class Judge:
     """Device number of each root: what lies on another one is another file system."""
     channel: str = ""
     """What asks at present: event, sweep or content."""
+    taking: set[bytes] = field(default_factory=set)
+    """Folders that are being taken in: whatever else comes to them waits in `postponed`."""
+    postponed: list[bytes] = field(default_factory=list)
     folders: int = 0
     entries: int = 0
     read_bytes: int = 0
 
     def path(self, path: bytes) -> Steps:
         """Judge one path; its content is read."""
-        if not self.scope.covers(path) or self.hidden(path):
+        root = self.scope.root_of(path)
+        if root is None or not self.scope.covers(path) or self.hidden(path):
             return
+        if any(is_below(path, folder) for folder in self.taking):
+            self.postponed.append(path)
+            return
+        if self.baseline.entries(root) is None:
+            return  # nothing is known of this root yet: the first sweep learns it
+        path = self._outermost_unknown(path, root)
         before = self.baseline.entry(path)
         after = yield from look(path, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
         if after is None and before is None:
@@ -86,6 +100,12 @@ class Judge:
                 meta = after.meta if any(after.meta) else before.meta
                 after = smudged(Entry(meta, bytes((after.state,)) + before.rest[1:]))
         yield from self._compare(path, before, after)
+
+    def _outermost_unknown(self, path: bytes, root: bytes) -> bytes:
+        """The path, or the folder above it with which it has come."""
+        while path != root and self.baseline.entries(folder := split(path, self.scope.root_set)[0]) is None:
+            path = folder
+        return path
 
     def _account(self, path: bytes, before: Entry | None, after: Entry) -> None:
         if after.state == OK:
@@ -102,20 +122,20 @@ class Judge:
             return
         if before is not None and before.is_directory and (after is None or not after.is_directory):
             yield from self.departed(path)
+        if (action := action_of(before, after, changed)) is not None:
+            yield self._change(path, action, before, after, changed)
         if after is None:
             self.baseline.remove(path)
             if path in self.scope.root_set:
                 self.baseline.put_folder(path, {})  # known to be gone: what comes back is created, not learnt
             self.ledger.clear_below(path)
-        else:
-            self.baseline.put(path, after)
-        if (action := action_of(before, after, changed)) is not None:
-            yield self._change(path, action, before, after, changed)
-        if after is not None and after.is_directory:
-            if before is None or not before.is_directory:
-                yield from self.arrived(path)
-            elif "inode" in changed:
-                yield from self.subtree(path)
+            return
+        is_new = after.is_directory and (before is None or not before.is_directory)
+        if is_new:
+            yield from self._take_in(path, silent=False)
+        self.baseline.put(path, after)
+        if after.is_directory and not is_new and "inode" in changed:
+            yield from self.subtree(path)
 
     def _change(
         self, path: bytes, action: str, before: Entry | None, after: Entry | None, changed: tuple[str, ...]
@@ -221,47 +241,61 @@ class Judge:
             if name != SELF:
                 yield self._change(join(folder, name), "deleted", entry, None, ())
         self.baseline.drop_folder(folder)
+        if self.watches is not None:
+            self.watches.drop(folder)
         yield None
 
-    def arrived(self, folder: bytes) -> Steps:
-        """A directory is new: so is everything in it."""
-        yield from self._take_in(folder, silent=False)
-
     def learn(self, root: bytes) -> Steps:
-        """The first look at a root is the baseline."""
+        """The first look at a root is the baseline. A root that is not there is known as such: it comes as created."""
         entry = yield from look(root, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
         if entry is None:
+            self.baseline.put_folder(root, {})
             return
         self._account(root, None, entry)
-        self.baseline.put(root, entry)
         if entry.is_directory:
             yield from self._take_in(root, silent=True)
+        else:
+            self.baseline.put(root, entry)
 
     def _take_in(self, folder: bytes, *, silent: bool) -> Steps:
-        pending = [folder]
-        while pending:
-            here = pending.pop()
-            listing = self.listing(here)
-            if listing is None:
+        """All that lies in a new directory. Its rows are complete before the row that names it is written.
+
+        So a crash in between leaves it unknown, to be taken in again, and never known but empty.
+        """
+        self.taking.add(folder)
+        try:
+            yield from self._take_folder(folder, silent=silent)
+        finally:
+            self.taking.discard(folder)
+
+    def _take_folder(self, folder: bytes, *, silent: bool) -> Steps:
+        listing = self.listing(folder)
+        if listing is None:
+            return
+        known = self.baseline.entries(folder) or {}
+        fresh: dict[bytes, Entry] = {}
+        for text in listing.names:
+            name = os.fsencode(text)
+            path = join(folder, name)
+            entry = yield from look(path, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
+            if entry is None:
                 continue
-            fresh: dict[bytes, Entry] = {}
-            for text in listing.names:
-                name = os.fsencode(text)
-                entry = yield from look(join(here, name), now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
-                if entry is None:
-                    continue
-                self._account(join(here, name), None, entry)
-                fresh[name] = smudged(entry) if entry.state == TOO_LARGE else entry
-                self.entries += 1
-                if entry.is_directory and name != SELF:
-                    pending.append(join(here, name))
-            known = self.baseline.entries(here) or {}
-            self.baseline.put_folder(here, fresh)
+            self._account(path, None, entry)
+            self.entries += 1
+            fresh[name] = smudged(entry) if entry.state == TOO_LARGE else entry
+            if name == SELF:
+                continue
             if not silent:
-                for name, entry in fresh.items():
-                    if name not in known and name != SELF:
-                        yield self._change(join(here, name), "created", None, entry, ())
-            yield None
+                yield from self._told(path, known.get(name), entry)
+            if entry.is_directory:
+                yield from self._take_folder(path, silent=silent)
+        self.baseline.put_folder(folder, fresh)
+        yield None
+
+    def _told(self, path: bytes, before: Entry | None, after: Entry) -> Steps:
+        changed = differences(before, after) if before is not None else ()
+        if (action := action_of(before, after, changed)) is not None:
+            yield self._change(path, action, before, after, changed)
 
     def _now_ns(self) -> int:
         return int(self.clock.now().timestamp() * 1e9)

@@ -136,6 +136,7 @@ class Integrity:
         self.coverage = Coverage()
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
         self._changes: list[FileChange] = []
+        self._hint_steps: Steps | None = None
         self._learning = False
         self._kept_counter = 0
         self._check_seal()
@@ -184,10 +185,9 @@ class Integrity:
             self.sweep_now()
         if not self._observer.error and not self._observer.is_alive():
             self._ledger.report(b"integrity", "unwatched", "the thread that reads kernel hints has ended; sweeps go on")
-        end = now + SLICE_S
-        self._judge_hints(end)
+        self._judge_hints(now + SLICE_S)
         self._schedule(now)
-        self._work(end)
+        self._work(self._clock.monotonic() + SLICE_S)
         yield from self._finish()
 
     def _notice_pauses(self, now: float) -> None:
@@ -221,17 +221,30 @@ class Integrity:
 
     def _judge_hints(self, end: float) -> None:
         self._judge.channel = "event"
-        while self._clock.monotonic() < end and len(self._changes) < SLICE_CHANGES:
-            paths = self._dirty.due(SLICE_FOLDERS)
-            if not paths:
-                return
-            for path in paths:
-                self._take(self._judge.path(path))
-                if self._baseline.entries(path) is not None:
-                    self._take(self._judge.folder(path))
+        if self._judge.postponed:
+            postponed, self._judge.postponed = self._judge.postponed, []
+            self._dirty.add((), postponed)
+        if self._hint_steps is None:
+            self._hint_steps = self._hinted()
+        if self._drain(self._hint_steps, end):
+            self._hint_steps = None
 
-    def _take(self, steps: Steps) -> None:
-        self._changes.extend(change for change in steps if change is not None)
+    def _hinted(self) -> Steps:
+        while paths := self._dirty.due():
+            for path in paths:
+                yield from self._judge.path(path)
+                if self._baseline.entries(path) is not None:
+                    yield from self._judge.folder(path)
+
+    def _drain(self, steps: Steps, end: float) -> bool:
+        """Take changes until the time or the room of this poll is used up; True if there are no more."""
+        for change in steps:
+            if change is not None:
+                self._changes.append(change)
+            full_up = len(self._changes) >= SLICE_CHANGES or self._baseline.pending >= SLICE_FOLDERS
+            if full_up or self._clock.monotonic() >= end:
+                return False
+        return True
 
     # -- sweeps ---------------------------------------------------------------------------------------------------
 
@@ -278,13 +291,7 @@ class Integrity:
             return
         read_before = self._judge.read_bytes
         self._judge.channel = "content" if job.kind == "full" else "sweep"
-        for change in job.steps:
-            if change is not None:
-                self._changes.append(change)
-            over = len(self._changes) >= SLICE_CHANGES or self._baseline.pending >= SLICE_FOLDERS
-            if over or self._clock.monotonic() >= end:
-                break
-        else:
+        if self._drain(job.steps, end):
             jobs.remove(job)
             self._ended(job)
             return
@@ -369,6 +376,8 @@ class Integrity:
     def _next_due_s(self) -> float | None:
         now, pace = self._clock.monotonic(), self._pace
         due = [job.not_before - now for job in pace.jobs]
+        if self._hint_steps is not None:
+            return 0.0
         if (hint := self._dirty.next_due_s()) is not None:
             due.append(hint)
         return max(0.0, min(due)) if due else None
@@ -377,7 +386,8 @@ class Integrity:
     def is_settled(self) -> bool:
         """True when no hint waits and no sweep is under way or due."""
         pace, now = self._pace, self._clock.monotonic()
-        return not len(self._dirty) and not pace.jobs and now < min(pace.next_quick, pace.next_full)
+        idle = self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
+        return idle and not pace.jobs and now < min(pace.next_quick, pace.next_full)
 
     def status(self) -> str:
         """One line for the heartbeat."""
@@ -389,6 +399,10 @@ class Integrity:
             self._writers.close()
         self._observer.close()
         self._guard.close()
+        for job in self._pace.jobs:
+            job.steps.close()
+        if self._hint_steps is not None:
+            self._hint_steps.close()
 
 
 def _again(judge: Judge, path: bytes) -> Steps:
