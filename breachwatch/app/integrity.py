@@ -26,7 +26,6 @@ class IntegritySettings:
     cpu_share: float = 0.25
     bytes_per_s: int = 64 << 20
     hash_limit_bytes: int = HASH_LIMIT_BYTES
-    fanotify: bool = True
 
 
 def open_sealer(layout: StateLayout, clock: Clock) -> Sealer:

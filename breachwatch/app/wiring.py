@@ -61,7 +61,6 @@ def integrity_settings(settings: Settings) -> IntegritySettings:
         cpu_share=integrity.cpu_share,
         bytes_per_s=integrity.bytes_per_s,
         hash_limit_bytes=integrity.hash_limit_bytes,
-        fanotify=integrity.fanotify,
     )
 
 

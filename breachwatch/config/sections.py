@@ -96,7 +96,6 @@ class IntegritySection(Section):
     cpu_share: float = Field(default=0.25, ge=0.01, le=1)
     bytes_per_s: int = Field(default=67_108_864, ge=65_536)
     hash_limit_bytes: int = Field(default=8_589_934_592, ge=1_048_576)
-    fanotify: bool = True
 
 
 class WatchSection(Section):

@@ -240,7 +240,7 @@ class Judge:
         for name, entry in list((self.baseline.entries(folder) or {}).items()):
             if name != SELF:
                 yield self._change(join(folder, name), "deleted", entry, None, ())
-        self.baseline.drop_folder(folder)
+        self.baseline.put_folder(folder, None)
         if self.watches is not None:
             self.watches.drop(folder)
         yield None

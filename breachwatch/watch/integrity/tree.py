@@ -6,9 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
-import msgspec
-
-from breachwatch.model import BaselineUpdate, Deviation, DirectoryRow, FileChange, FileRecord
+from breachwatch.model import DirectoryRow
 from breachwatch.watch.integrity.entry import META, Entry, pack_stat
 
 SELF = b"."
@@ -18,12 +16,6 @@ PAGE_ROWS = 64
 """Rows read ahead by a sweep."""
 
 
-ACCEPTED = ("type", "mode", "uid", "gid", "size", "sha256", "link_target", "flags", "xattrs", "state")
-"""What a file must be again to count as accepted."""
-
-_record = msgspec.msgpack.Decoder(FileRecord)
-
-
 class Roots(Protocol):
     """Who knows the roots at this moment."""
 
@@ -31,19 +23,13 @@ class Roots(Protocol):
     def root_set(self) -> frozenset[bytes]: ...
 
 
-class BaselineStore(Protocol):
-    """What integrity reads of the agent's store."""
+class RowStore(Protocol):
+    """Where the rows lie."""
 
     def directory_row(self, path: bytes) -> DirectoryRow | None: ...
 
     def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
         """Rows of `under` and of what lies below it, in byte order of their paths."""
-        ...
-
-    def deviation(self, path: bytes) -> Deviation | None: ...
-
-    def content(self, path: bytes) -> bytes | None:
-        """Compressed text that was stored for showing differences."""
         ...
 
 
@@ -143,13 +129,11 @@ def is_below(path: bytes, root: bytes) -> bool:
 class Baseline:
     """The stored rows with what changed since the last commit laid over them."""
 
-    def __init__(self, store: BaselineStore, scope: Roots) -> None:
+    def __init__(self, store: RowStore, scope: Roots) -> None:
         self._store = store
         self._scope = scope
         self._open: dict[bytes, dict[bytes, Entry] | None] = {}
         self._dirty: set[bytes] = set()
-        self._deviations: dict[bytes, Deviation | None] = {}
-        self._contents: dict[bytes, bytes] = {}
         self.damaged: list[bytes] = []
 
     def entries(self, folder: bytes) -> dict[bytes, Entry] | None:
@@ -189,8 +173,8 @@ class Baseline:
         entries[name] = entry
         self._dirty.add(folder)
 
-    def put_folder(self, folder: bytes, entries: dict[bytes, Entry]) -> None:
-        """Know a whole directory as it is now."""
+    def put_folder(self, folder: bytes, entries: dict[bytes, Entry] | None) -> None:
+        """Know a whole directory as it is now; None: it is gone."""
         self._open[folder] = entries
         self._dirty.add(folder)
 
@@ -201,74 +185,19 @@ class Baseline:
         if entries is not None and entries.pop(name, None) is not None:
             self._dirty.add(folder)
 
-    def drop_folder(self, folder: bytes) -> None:
-        """Forget a directory's entries."""
-        self._open[folder] = None
-        self._dirty.add(folder)
-
     def pending_below(self, folder: bytes) -> list[bytes]:
         """Directories that were learnt since the last commit."""
         return [path for path in self._dirty if self._open.get(path) is not None and is_below(path, folder)]
 
-    def deviates(self, change: FileChange) -> None:
-        """Remember what was accepted, until it is so again or somebody accepts what is now."""
-        path = change.path
-        known = self._deviations[path] if path in self._deviations else self._store.deviation(path)
-        accepted = change.before if known is None else unpack_accepted(known)
-        if _alike(accepted, change.after):
-            self._deviations[path] = None
-            return
-        self._deviations[path] = Deviation(
-            path=path, before=pack_accepted(accepted), seen_at=change.seen_at, explained_by=change.explained_by
-        )
-
-    def content(self, path: bytes) -> bytes | None:
-        """Stored text of a file."""
-        return self._contents[path] if path in self._contents else self._store.content(path)
-
-    def put_content(self, path: bytes, compressed: bytes) -> None:
-        """Store text of a file."""
-        self._contents[path] = compressed
-
-    def take(self, *, kind: str = "update", actor: str = "agent") -> BaselineUpdate | None:
-        """What changed since the last call, None if nothing did."""
-        if not (self._dirty or self._deviations or self._contents):
-            self._open.clear()
-            return None
+    def take(self) -> tuple[tuple[DirectoryRow, ...], tuple[bytes, ...]]:
+        """Rows that changed since the last call, and directories that are gone."""
         changed = [(path, self._open[path]) for path in sorted(self._dirty)]
-        update = BaselineUpdate(
-            rows=tuple(pack_row(path, entries) for path, entries in changed if entries is not None),
-            deleted=tuple(path for path, entries in changed if entries is None),
-            deviations=tuple(item for item in self._deviations.values() if item is not None),
-            settled=tuple(path for path, item in self._deviations.items() if item is None),
-            contents=tuple(self._contents.items()),
-            kind=kind,
-            actor=actor,
-        )
         self._open.clear()
         self._dirty.clear()
-        self._deviations.clear()
-        self._contents.clear()
-        return update
+        rows = tuple(pack_row(path, entries) for path, entries in changed if entries is not None)
+        return rows, tuple(path for path, entries in changed if entries is None)
 
     @property
     def pending(self) -> int:
         """Directories that wait for a commit."""
         return len(self._dirty)
-
-
-def pack_accepted(record: FileRecord | None) -> bytes:
-    """What a deviation keeps; empty if there was nothing."""
-    return b"" if record is None else msgspec.msgpack.encode(record)
-
-
-def unpack_accepted(deviation: Deviation) -> FileRecord | None:
-    """The record that a deviation keeps. Raises: msgspec.DecodeError (damaged)."""
-    return _record.decode(deviation.before) if deviation.before else None
-
-
-def _alike(accepted: FileRecord | None, now: FileRecord | None) -> bool:
-    """True if what was accepted is there again; times, links and inode do not come back and do not matter."""
-    if accepted is None or now is None:
-        return accepted is now
-    return all(getattr(accepted, name) == getattr(now, name) for name in ACCEPTED)

@@ -10,8 +10,9 @@ from glob import iglob
 from typing import Protocol
 
 from breachwatch.errors import VerificationError
-from breachwatch.model import FileChange, Gap, Writer
+from breachwatch.model import BaselineUpdate, FileChange, Gap, Writer
 from breachwatch.ports import Clock, SealView
+from breachwatch.watch.integrity.accepted import Accepted, AcceptedStore
 from breachwatch.watch.integrity.content import Contents, difference
 from breachwatch.watch.integrity.coverage import Coverage
 from breachwatch.watch.integrity.dirty import DirtyPaths
@@ -22,7 +23,7 @@ from breachwatch.watch.integrity.ledger import Ledger
 from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.seal import Sealer
 from breachwatch.watch.integrity.sweep import full, quick
-from breachwatch.watch.integrity.tree import Baseline, BaselineStore
+from breachwatch.watch.integrity.tree import Baseline, RowStore
 from breachwatch.watch.source import Progress
 
 SLICE_S = 0.05
@@ -39,7 +40,7 @@ CLOCK_STEP_S = 5.0
 """A wall clock that runs so much ahead or behind was set: change times are no proof then."""
 
 
-class Store(BaselineStore, Protocol):
+class Store(RowStore, AcceptedStore, Protocol):
     """What integrity needs of the agent's store."""
 
     @property
@@ -125,6 +126,7 @@ class Integrity:
         self._scope = Scope(options.paths, exclude=options.exclude)
         self._ledger = Ledger(clock.now)
         self._baseline = Baseline(store, self._scope)
+        self._accepted = Accepted(store)
         self._dirty = DirtyPaths(clock.monotonic, notify)
         self._contents = Contents(options.diffs)
         self._observer = HintObserver(self._dirty)
@@ -333,10 +335,10 @@ class Integrity:
         for pattern in self._contents.patterns:
             for name in iglob(pattern):  # noqa: PTH207  # plain strings: a name need not be UTF-8
                 path = os.fsencode(name)
-                if self._contents.wants(path) and self._scope.covers(path) and self._baseline.content(path) is None:
+                if self._contents.wants(path) and self._scope.covers(path) and self._accepted.content(path) is None:
                     text = self._contents.read(path)
                     if text is not None:
-                        self._baseline.put_content(path, text)
+                        self._accepted.put_content(path, text)
 
     # -- what leaves ----------------------------------------------------------------------------------------------
 
@@ -349,7 +351,7 @@ class Integrity:
         if self._packages is not None and changes:
             changes = list(self._packages.explain(changes))
         for change in changes:
-            self._baseline.deviates(change)
+            self._accepted.deviates(change)
         yield from self._ledger.take()
         yield from changes
 
@@ -360,17 +362,24 @@ class Integrity:
             change = replace(change, writer=writer)
         if change.action not in {"created", "modified", "replaced", "deleted"} or not self._contents.wants(change.path):
             return change
-        before = self._baseline.content(change.path)
+        before = self._accepted.content(change.path)
         after = None if change.after is None or change.after.type != "file" else self._contents.read(change.path)
         if after is not None:
-            self._baseline.put_content(change.path, after)
+            self._accepted.put_content(change.path, after)
         if before is None and change.action != "created":
             return change
         return replace(change, diff=difference(before, after))
 
     def progress(self) -> Progress:
         """Baseline rows that changed with what was yielded, and when to poll again."""
-        update = self._baseline.take(kind="learn" if self._learning else "update")
+        rows, deleted = self._baseline.take()
+        deviations, settled, contents = self._accepted.take()
+        update = None
+        if rows or deleted or deviations or settled or contents:
+            update = BaselineUpdate(
+                rows=rows, deleted=deleted, deviations=deviations, settled=settled, contents=contents,
+                kind="learn" if self._learning else "update",
+            )  # fmt: skip
         return Progress(baseline=update, sealer=self._sealer, next_due_s=self._next_due_s())
 
     def _next_due_s(self) -> float | None:

@@ -86,7 +86,7 @@ class Host:
         """Poll until something holds."""
         end = time.monotonic() + timeout_s
         while not holds():
-            assert time.monotonic() < end, f"not seen in {timeout_s} s: {self.changes} {self.gaps}"
+            assert time.monotonic() < end, f"not seen in {timeout_s} s, but {self.told()}"
             if not self.poll():
                 time.sleep(0.003)
 
@@ -103,6 +103,11 @@ class Host:
             self.poll()
             time.sleep(0.01)
         self.settle()
+
+    def age(self) -> None:
+        """Wait until what was new at the first look is old enough for its change time to be kept."""
+        self.quiet()
+        self.sweep()
 
     def sweep(self) -> None:
         """A quick sweep now."""
@@ -137,6 +142,10 @@ class Host:
 
         self.until(fitting, timeout_s)
         return fitting()[0]
+
+    def told(self) -> str:
+        changes = [f"{os.fsdecode(item.path)} {item.action} {item.changed} {item.channel}" for item in self.changes]
+        return "\n".join([*changes[-20:], *(f"{gap.source}: {gap.reason}" for gap in self.gaps[-20:])])
 
     def reasons(self) -> list[str]:
         return [gap.reason for gap in self.gaps]
