@@ -21,11 +21,13 @@ from breachwatch.model import (
     Delivery,
     DeliveryResult,
     DeliveryState,
+    Deviation,
     DirectoryRow,
     Entry,
     JournalEntry,
     OutgoingMessage,
     Person,
+    Seal,
     Signal,
 )
 
@@ -98,11 +100,15 @@ class SealView(Protocol):
 
     def nodes(self) -> Iterable[tuple[int, bytes]]: ...
 
-    def leaves(self, bucket: int) -> Iterable[tuple[bytes, bytes]]: ...
-
-    def all_rows(self) -> Iterator[tuple[DirectoryRow, bytes]]:
-        """Every row with its stored leaf hash."""
+    def leaves(self, bucket: int) -> Iterable[tuple[tuple[int, bytes], bytes]]:
+        """((kind, path), hash) of all that hangs below one node."""
         ...
+
+    def all_rows(self) -> Iterator[DirectoryRow]: ...
+
+    def deviations(self) -> Iterator[Deviation]: ...
+
+    def contents(self) -> Iterator[tuple[bytes, bytes]]: ...
 
     def journal(self) -> Iterator[JournalEntry]:
         """Oldest first."""
@@ -112,10 +118,8 @@ class SealView(Protocol):
 class BaselineSealer(Protocol):
     """Seals a change of the baseline inside the transaction that stores it."""
 
-    def seal(
-        self, view: SealView, update: BaselineUpdate
-    ) -> tuple[Mapping[bytes, tuple[int, bytes]], Mapping[int, bytes], JournalEntry, BaselineHead]:
-        """(bucket, leaf) of each row by path, changed nodes, journal entry, new head."""
+    def seal(self, view: SealView, update: BaselineUpdate) -> Seal:
+        """What has to be stored with it."""
         ...
 
 

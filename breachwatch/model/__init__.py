@@ -1,7 +1,15 @@
 """The nouns of BreachWatch as frozen values. No behaviour that needs a file, a clock or a network."""
 
 from breachwatch.model.audit import Entry
-from breachwatch.model.baseline import BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry
+from breachwatch.model.baseline import (
+    BaselineHead,
+    BaselineUpdate,
+    Deviation,
+    DirectoryRow,
+    JournalEntry,
+    Seal,
+    SealedLeaf,
+)
 from breachwatch.model.duty import Duty
 from breachwatch.model.event import Event, FieldValue, LogSource
 from breachwatch.model.incident import Incident, IncidentState, Severity, StateChange
@@ -55,6 +63,8 @@ __all__ = [
     "Person",
     "RawLine",
     "RuleRef",
+    "Seal",
+    "SealedLeaf",
     "Severity",
     "Signal",
     "SignalKind",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -17,6 +18,8 @@ class DirectoryRow:
     """48 bytes of metadata for each name."""
     rest: bytes
     """State, digest and rarely set attributes for each name, length-prefixed."""
+    leaf: bytes = b""
+    """Hash of all this as it was stored; empty in a row that is about to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,8 +43,8 @@ class BaselineHead:
     chain: bytes
     """Hash of the newest journal entry, which holds the hash of the one before it."""
     at_utc: datetime
-    seal: bytes
-    """HMAC-SHA256 by the agent's key over all the above."""
+    signature: bytes
+    """Ed25519, by the agent's key, over all the above."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +55,7 @@ class JournalEntry:
     at_utc: datetime
     actor: str
     kind: str
-    """learn, update, accept."""
+    """init, learn, update, accept."""
     summary: str
     """How many directories and a hash of what was written; no path, which may be an attacker's words."""
     root: bytes
@@ -74,3 +77,29 @@ class BaselineUpdate:
     """(path, compressed text with secrets masked) of files whose differences are shown."""
     actor: str = "agent"
     kind: str = "update"
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SealedLeaf:
+    """One thing that the baseline keeps, as the tree over all of them sees it."""
+
+    kind: int
+    """0 a directory, 1 a deviation, 2 a stored text."""
+    path: bytes
+    bucket: int
+    """The node it hangs below."""
+    hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """What has to be stored with an update so that nobody edits it unseen."""
+
+    leaves: tuple[SealedLeaf, ...]
+    gone: tuple[tuple[int, bytes], ...]
+    """(kind, path) of leaves that are no more."""
+    nodes: Mapping[int, bytes]
+    entry: JournalEntry | None = None
+    head: BaselineHead | None = None
+    """None: what was stored did not hold, so it is not signed again."""

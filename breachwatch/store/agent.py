@@ -167,6 +167,11 @@ class SqliteAgentStore:
                 if self._connection.in_transaction:
                     self._connection.execute("COMMIT")
 
+    def clear_baseline(self) -> None:
+        """Forget the baseline: somebody begins anew. Raises: StoreError."""
+        with self._transaction() as connection:
+            BaselineTables(connection).clear()
+
     def directory_row(self, path: bytes) -> DirectoryRow | None:
         """What is known of one directory's entries. Raises: StoreError."""
         with self._errors():

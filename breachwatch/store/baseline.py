@@ -1,4 +1,4 @@
-"""The tables of the file integrity baseline: packed directory rows, their hashes, open deviations, journal, head."""
+"""The tables of the file integrity baseline: packed directory rows, open deviations, texts, and their seal."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from breachwatch.errors import StoreError
-from breachwatch.model import BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry
+from breachwatch.model import BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry, Seal
 from breachwatch.ports import BaselineSealer
 
 TABLES = (
+    ("CREATE TABLE directory (path BLOB PRIMARY KEY, names BLOB NOT NULL, meta BLOB NOT NULL, rest BLOB NOT NULL)"),
     (
-        "CREATE TABLE directory (path BLOB PRIMARY KEY, bucket INTEGER NOT NULL, leaf BLOB NOT NULL,"
-        " names BLOB NOT NULL, meta BLOB NOT NULL, rest BLOB NOT NULL)"
+        "CREATE TABLE baseline_leaf (kind INTEGER NOT NULL, path BLOB NOT NULL, bucket INTEGER NOT NULL,"
+        " hash BLOB NOT NULL, PRIMARY KEY (kind, path)) WITHOUT ROWID"
     ),
-    "CREATE INDEX directory_bucket ON directory (bucket, path, leaf)",
+    "CREATE INDEX baseline_leaf_bucket ON baseline_leaf (bucket)",
     "CREATE TABLE baseline_node (bucket INTEGER PRIMARY KEY, hash BLOB NOT NULL)",
     (
         "CREATE TABLE deviation (path BLOB PRIMARY KEY, before BLOB NOT NULL, seen_at TEXT NOT NULL,"
@@ -28,14 +29,19 @@ TABLES = (
     ),
     (
         "CREATE TABLE baseline_head (one INTEGER PRIMARY KEY CHECK (one = 1), counter INTEGER NOT NULL,"
-        " root BLOB NOT NULL, chain BLOB NOT NULL, at TEXT NOT NULL, seal BLOB NOT NULL)"
+        " root BLOB NOT NULL, chain BLOB NOT NULL, at TEXT NOT NULL, signature BLOB NOT NULL)"
     ),
 )
 
 KEPT_JOURNAL = 100_000
 """Older entries are dropped: the head's hash covers the newest, and each covers the one before it."""
 
-Row = tuple[bytes, bytes, bytes, bytes]
+Row = tuple[bytes, bytes, bytes, bytes, bytes]
+
+_ROWS = (
+    "SELECT directory.path, names, meta, rest, coalesce(hash, x'00') FROM directory"
+    " LEFT JOIN baseline_leaf AS leaf ON leaf.kind = 0 AND leaf.path = directory.path"
+)
 
 
 class BaselineTables:
@@ -48,8 +54,7 @@ class BaselineTables:
 
     def row(self, path: bytes) -> DirectoryRow | None:
         """One directory."""
-        query = "SELECT path, names, meta, rest FROM directory WHERE path = ?"
-        found = self._connection.execute(query, (path,)).fetchone()
+        found = self._connection.execute(f"{_ROWS} WHERE directory.path = ?", (path,)).fetchone()
         return None if found is None else _row(found)
 
     def rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
@@ -58,9 +63,8 @@ class BaselineTables:
         low, high = stem + b"/", stem + b"0"  # '0' follows '/'
         found: list[Row] = []
         if after is None:
-            own = self._connection.execute("SELECT path, names, meta, rest FROM directory WHERE path = ?", (under,))
-            found += own.fetchall()
-        query = "SELECT path, names, meta, rest FROM directory WHERE path > ? AND path < ? ORDER BY path LIMIT ?"
+            found += self._connection.execute(f"{_ROWS} WHERE directory.path = ?", (under,)).fetchall()
+        query = f"{_ROWS} WHERE directory.path > ? AND directory.path < ? ORDER BY directory.path LIMIT ?"
         start = low if after is None or after == under else after
         found += self._connection.execute(query, (start, high, limit - len(found))).fetchall()
         return [_row(item) for item in found]
@@ -88,25 +92,30 @@ class BaselineTables:
 
     def head(self) -> BaselineHead | None:
         """The sealed summary."""
-        found = self._connection.execute("SELECT counter, root, chain, at, seal FROM baseline_head").fetchone()
+        found = self._connection.execute("SELECT counter, root, chain, at, signature FROM baseline_head").fetchone()
         if found is None:
             return None
-        counter, root, chain, at, seal = found
-        return BaselineHead(counter=counter, root=root, chain=chain, at_utc=datetime.fromisoformat(at), seal=seal)
+        counter, root, chain, at, signature = found
+        at_utc = datetime.fromisoformat(at)
+        return BaselineHead(counter=counter, root=root, chain=chain, at_utc=at_utc, signature=signature)
 
     def nodes(self) -> list[tuple[int, bytes]]:
         """Hash of each node that has one."""
         return self._connection.execute("SELECT bucket, hash FROM baseline_node").fetchall()
 
-    def leaves(self, bucket: int) -> list[tuple[bytes, bytes]]:
-        """(path, leaf) of the directories below one node."""
-        return self._connection.execute("SELECT path, leaf FROM directory WHERE bucket = ?", (bucket,)).fetchall()
+    def leaves(self, bucket: int) -> Iterator[tuple[tuple[int, bytes], bytes]]:
+        """((kind, path), hash) of all that hangs below one node."""
+        query = "SELECT kind, path, hash FROM baseline_leaf WHERE bucket = ?"
+        for kind, path, digest in self._connection.execute(query, (bucket,)):
+            yield (kind, path), digest
 
-    def all_rows(self) -> Iterator[tuple[DirectoryRow, bytes]]:
-        """Every directory with its stored leaf hash."""
-        for *parts, leaf in self._connection.execute("SELECT path, names, meta, rest, leaf FROM directory"):
-            path, names, meta, rest = parts
-            yield _row((path, names, meta, rest)), leaf
+    def all_rows(self) -> Iterator[DirectoryRow]:
+        """Every directory."""
+        yield from map(_row, self._connection.execute(_ROWS))
+
+    def contents(self) -> Iterator[tuple[bytes, bytes]]:
+        """Every stored text."""
+        yield from self._connection.execute("SELECT path, body FROM content")
 
     def journal(self) -> Iterator[JournalEntry]:
         """Oldest first."""
@@ -123,42 +132,54 @@ class BaselineTables:
         """Store a change with its seal. Raises: StoreError (nobody to seal it), sqlite3.Error."""
         if sealer is None:
             raise StoreError("a change of the baseline without a seal")
-        leaves, nodes, entry, head = sealer.seal(self, update)
+        seal = sealer.seal(self, update)
         run = self._connection.executemany
         run("DELETE FROM directory WHERE path = ?", [(path,) for path in update.deleted])
         run(
-            "INSERT OR REPLACE INTO directory (path, bucket, leaf, names, meta, rest) VALUES (?, ?, ?, ?, ?, ?)",
-            [(row.path, *leaves[row.path], row.names, row.meta, row.rest) for row in update.rows],
+            "INSERT OR REPLACE INTO directory (path, names, meta, rest) VALUES (?, ?, ?, ?)",
+            [(row.path, row.names, row.meta, row.rest) for row in update.rows],
         )
-        run("INSERT OR REPLACE INTO baseline_node VALUES (?, ?)", list(nodes.items()))
         run("DELETE FROM deviation WHERE path = ?", [(path,) for path in update.settled])
         run(
             "INSERT OR REPLACE INTO deviation VALUES (?, ?, ?, ?)",
             [(item.path, item.before, item.seen_at.isoformat(), item.explained_by) for item in update.deviations],
         )
         run("INSERT OR REPLACE INTO content VALUES (?, ?)", update.contents)
-        self._connection.execute(
-            "INSERT INTO baseline_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                entry.counter, entry.at_utc.isoformat(), entry.actor, entry.kind, entry.summary, entry.root,
-                entry.previous, entry.hash,
-            ),
-        )  # fmt: skip
-        self._connection.execute("DELETE FROM baseline_journal WHERE counter <= ?", (entry.counter - KEPT_JOURNAL,))
-        self._connection.execute(
-            "INSERT OR REPLACE INTO baseline_head VALUES (1, ?, ?, ?, ?, ?)",
-            (head.counter, head.root, head.chain, head.at_utc.isoformat(), head.seal),
+        self._write_seal(seal)
+
+    def _write_seal(self, seal: Seal) -> None:
+        run = self._connection.executemany
+        run("DELETE FROM baseline_leaf WHERE kind = ? AND path = ?", seal.gone)
+        run(
+            "INSERT OR REPLACE INTO baseline_leaf VALUES (?, ?, ?, ?)",
+            [(leaf.kind, leaf.path, leaf.bucket, leaf.hash) for leaf in seal.leaves],
         )
+        run("INSERT OR REPLACE INTO baseline_node VALUES (?, ?)", list(seal.nodes.items()))
+        if (entry := seal.entry) is not None:
+            self._connection.execute(
+                "INSERT INTO baseline_journal VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (
+                    entry.counter, entry.at_utc.isoformat(), entry.actor, entry.kind, entry.summary, entry.root,
+                    entry.previous, entry.hash,
+                ),
+            )  # fmt: skip
+            self._connection.execute("DELETE FROM baseline_journal WHERE counter <= ?", (entry.counter - KEPT_JOURNAL,))
+        if (head := seal.head) is not None:
+            self._connection.execute(
+                "INSERT OR REPLACE INTO baseline_head VALUES (1, ?, ?, ?, ?, ?)",
+                (head.counter, head.root, head.chain, head.at_utc.isoformat(), head.signature),
+            )
 
     def clear(self) -> None:
-        """Forget directories, deviations and texts; the journal and its counter go on."""
-        for table in ("directory", "baseline_node", "deviation", "content"):
+        """Forget everything: whoever begins anew signs under the next counter."""
+        for table in ("directory", "baseline_leaf", "baseline_node", "deviation", "content", "baseline_journal",
+                      "baseline_head"):  # fmt: skip
             self._connection.execute(f"DELETE FROM {table}")  # noqa: S608  # names from the line above
 
 
 def _row(found: Row) -> DirectoryRow:
-    path, names, meta, rest = found
-    return DirectoryRow(path=path, names=names, meta=meta, rest=rest)
+    path, names, meta, rest, leaf = found
+    return DirectoryRow(path=path, names=names, meta=meta, rest=rest, leaf=leaf)
 
 
 def _deviation(found: tuple[bytes, bytes, str, str]) -> Deviation:

@@ -51,6 +51,12 @@ class Accepted:
         """What is there now is as it should be."""
         self._deviations[path] = None
 
+    def is_as_accepted(self, path: bytes) -> bool:
+        """True if no deviation is open for the path."""
+        if path in self._deviations:
+            return self._deviations[path] is None
+        return self._store.deviation(path) is None
+
     def content(self, path: bytes) -> bytes | None:
         """Stored text of a file."""
         return self._contents[path] if path in self._contents else self._store.content(path)

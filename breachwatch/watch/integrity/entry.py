@@ -168,7 +168,24 @@ def _content_differences(before: Entry, after: Entry) -> list[str]:
     return found
 
 
-def action_of(before: Entry | None, after: Entry | None, changed: tuple[str, ...]) -> str | None:
+def record_differences(before: FileRecord, after: FileRecord) -> tuple[str, ...]:
+    """As `differences`, of records: what the operator accepted is kept as such."""
+    skipped = {"nlink", "size", *TIMES} if before.type == after.type == "dir" else set()
+    found = [
+        name
+        for name in ("type", "mode", "uid", "gid", "nlink", "inode", "size", "mtime_ns", "ctime_ns", "sha256", "state",
+                     "link_target", "flags")
+        if getattr(before, name) != getattr(after, name) and name not in skipped
+    ]  # fmt: skip
+    if not before.ctime_ns and "ctime_ns" in found:
+        found.remove("ctime_ns")
+    odd = {name for name, _ in set(before.xattrs) ^ set(after.xattrs)}
+    return (*found, *sorted({XATTR_NAMES.get(name, "xattrs") for name in odd}))
+
+
+def action_of(
+    before: Entry | FileRecord | None, after: Entry | FileRecord | None, changed: tuple[str, ...]
+) -> str | None:
     """created, deleted, replaced, modified, attributes; None when nothing that matters differs."""
     if before is None:
         return "created"
@@ -178,5 +195,6 @@ def action_of(before: Entry | None, after: Entry | None, changed: tuple[str, ...
         return None
     if "type" in changed or "inode" in changed:
         return "replaced"
-    is_written = after.state == UNSTABLE and "mtime_ns" in changed  # its content is never the same long enough to hash
+    # Content that is never the same for long enough to be hashed
+    is_written = after.state in {UNSTABLE, STATES[UNSTABLE]} and "mtime_ns" in changed
     return "modified" if is_written or CONTENT & set(changed) else "attributes"

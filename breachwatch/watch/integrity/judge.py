@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from breachwatch.model import DirectoryRow, FileChange
@@ -142,12 +142,19 @@ class Judge:
     ) -> FileChange:
         old = None if before is None else record_of(path, before)
         new = None if after is None else record_of(path, after)
-        severity, techniques = judge_change(os.fsdecode(path), action, old, new, changed)
-        return FileChange(
-            path=path, action=action, before=old, after=new, changed=changed, severity=severity, tags=techniques,
-            channel=self.channel,
-            seen_at=self.clock.now(),
+        return self.rated(
+            FileChange(
+                path=path, action=action, before=old, after=new, changed=changed, channel=self.channel,
+                seen_at=self.clock.now(),
+            )
         )  # fmt: skip
+
+    def rated(self, change: FileChange) -> FileChange:
+        """The change with its severity and techniques."""
+        severity, techniques = judge_change(
+            os.fsdecode(change.path), change.action, change.before, change.after, change.changed
+        )
+        return replace(change, severity=severity, tags=techniques)
 
     # -- directories ----------------------------------------------------------------------------------------------
 

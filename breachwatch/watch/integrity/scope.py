@@ -59,6 +59,21 @@ class Scope:
         return lambda name: out.fullmatch(text + name) is None
 
 
+def count_folders(scope: Scope) -> int:
+    """Folders that there are now, for a progress bar; nothing rests on it."""
+    found, pending = 0, list(scope.roots)
+    while pending:
+        folder = pending.pop()
+        try:
+            with os.scandir(folder) as entries:
+                inner = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except OSError:
+            continue
+        found += 1
+        pending += [path for path in inner if scope.covers(path)]
+    return found
+
+
 def _outermost(roots: Sequence[bytes]) -> tuple[bytes, ...]:
     kept: list[bytes] = []
     for root in sorted(set(roots)):

@@ -17,22 +17,25 @@ def quick(judge: Judge, root: bytes) -> Steps:
     """Every entry's metadata; content where that differs. A root that is not known yet is learnt."""
     if judge.baseline.entries(root) is None:
         yield from judge.learn(root)
-        return
-    yield from judge.path(root)
-    for row in judge.baseline.rows(root):
-        yield from judge.folder(row.path, row)
-        yield None
+    else:
+        yield from again(judge, root, contents=False)
 
 
 def full(judge: Judge, root: bytes) -> Steps:
     """Every file's content, whatever its metadata say: finds what was changed below the file system's clock."""
     if judge.baseline.entries(root) is None:
         yield from judge.learn(root)
-        return
-    yield from judge.path(root)
-    for row in judge.baseline.rows(root):
+    else:
+        yield from again(judge, root, contents=True)
+
+
+def again(judge: Judge, path: bytes, *, contents: bool) -> Steps:
+    """A known path, and all that is known below it."""
+    yield from judge.path(path)
+    for row in judge.baseline.rows(path):
         yield from judge.folder(row.path, row)
-        yield from _contents(judge, row)
+        if contents:
+            yield from _contents(judge, row)
         yield None
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from breachwatch.model import DirectoryRow
 from breachwatch.watch.integrity.entry import META, Entry, pack_stat
+from breachwatch.watch.integrity.seal import leaf_of
 
 SELF = b"."
 """Name under which a root keeps its own entry; every other directory's entry lies in its parent's row."""
@@ -140,8 +141,14 @@ class Baseline:
         """What is known of a directory's entries; None if it is not known."""
         if folder not in self._open:
             row = self._store.directory_row(folder)
-            self._open[folder] = None if row is None else self.unpack(row)
+            self._open[folder] = None if row is None else self.unpack(self._sound(row))
         return self._open[folder]
+
+    def _sound(self, row: DirectoryRow) -> DirectoryRow:
+        """The row; if it is not as it was sealed, that is remembered and told."""
+        if leaf_of(row) != row.leaf:
+            self.damaged.append(row.path)
+        return row
 
     def unpack(self, row: DirectoryRow) -> dict[bytes, Entry]:
         """As `unpack_row`; a damaged row counts as empty and is remembered."""
@@ -161,7 +168,7 @@ class Baseline:
         """Stored rows of a subtree, read page by page: another transaction may come in between."""
         after: bytes | None = None
         while page := self._store.directory_rows(under=under, after=after, limit=PAGE_ROWS):
-            yield from page
+            yield from map(self._sound, page)
             after = page[-1].path
 
     def put(self, path: bytes, entry: Entry) -> None:

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from glob import iglob
 from typing import Protocol
 
 from breachwatch.errors import VerificationError
-from breachwatch.model import BaselineUpdate, FileChange, Gap, Writer
+from breachwatch.model import FileChange, Gap, Writer
 from breachwatch.ports import Clock, SealView
-from breachwatch.watch.integrity.accepted import Accepted, AcceptedStore
-from breachwatch.watch.integrity.content import Contents, difference
 from breachwatch.watch.integrity.coverage import Coverage
 from breachwatch.watch.integrity.dirty import DirtyPaths
+from breachwatch.watch.integrity.examiner import Examiner, Options, Packages, Store
 from breachwatch.watch.integrity.guard import Finding, Guard
 from breachwatch.watch.integrity.inotify import HintObserver
-from breachwatch.watch.integrity.judge import HASH_LIMIT_BYTES, Judge, Steps
-from breachwatch.watch.integrity.ledger import Ledger
+from breachwatch.watch.integrity.judge import Steps
 from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.seal import Sealer
-from breachwatch.watch.integrity.sweep import full, quick
-from breachwatch.watch.integrity.tree import Baseline, RowStore
+from breachwatch.watch.integrity.sweep import again, full, quick
 from breachwatch.watch.source import Progress
 
 SLICE_S = 0.05
@@ -40,19 +37,10 @@ CLOCK_STEP_S = 5.0
 """A wall clock that runs so much ahead or behind was set: change times are no proof then."""
 
 
-class Store(RowStore, AcceptedStore, Protocol):
+class SealedStore(Store, Protocol):
     """What integrity needs of the agent's store."""
 
-    @property
-    def baseline(self) -> SealView: ...
-
-
-class Packages(Protocol):
-    """Who knows which changes a package manager made."""
-
-    def explain(self, changes: Sequence[FileChange]) -> Sequence[FileChange]:
-        """The same changes, those that are a package's own content named as such."""
-        ...
+    def reading(self) -> AbstractContextManager[SealView]: ...
 
 
 class Writers(Protocol):
@@ -61,22 +49,6 @@ class Writers(Protocol):
     def writer_of(self, path: bytes) -> Writer | None: ...
 
     def close(self) -> None: ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Options:
-    """How integrity watches."""
-
-    paths: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    diffs: tuple[str, ...] = ()
-    sweep_s: float = 300.0
-    full_s: float = 86_400.0
-    cpu_share: float = 0.25
-    """Of one core, for sweeps that nothing urgent asked for."""
-    bytes_per_s: int = 64 << 20
-    """Read by the rolling re-hash."""
-    hash_limit_bytes: int = HASH_LIMIT_BYTES
 
 
 @dataclass(slots=True)
@@ -110,7 +82,7 @@ class Integrity:
     def __init__(
         self,
         options: Options,
-        store: Store,
+        store: SealedStore,
         *,
         clock: Clock,
         sealer: Sealer,
@@ -122,24 +94,17 @@ class Integrity:
         self._store = store
         self._clock = clock
         self._sealer = sealer
-        self._packages = packages
-        self._scope = Scope(options.paths, exclude=options.exclude)
-        self._ledger = Ledger(clock.now)
-        self._baseline = Baseline(store, self._scope)
-        self._accepted = Accepted(store)
         self._dirty = DirtyPaths(clock.monotonic, notify)
-        self._contents = Contents(options.diffs)
         self._observer = HintObserver(self._dirty)
+        self._examiner = Examiner(options, store, clock, watches=self._observer.watched, packages=packages)
+        self._scope, self._ledger = self._examiner.scope, self._examiner.ledger
+        self._baseline, self._judge = self._examiner.baseline, self._examiner.judge
         self._guard = Guard(self._scope.roots, was_known=lambda path: store.directory_row(path) is not None)
-        self._judge = Judge(
-            baseline=self._baseline, scope=self._scope, ledger=self._ledger, clock=clock,
-            watches=self._observer.watched, mounts=self._guard, limit_bytes=options.hash_limit_bytes,
-        )  # fmt: skip
+        self._examiner.guard(self._guard)
         self.coverage = Coverage()
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
         self._changes: list[FileChange] = []
         self._hint_steps: Steps | None = None
-        self._learning = False
         self._kept_counter = 0
         self._check_seal()
         self._start()
@@ -147,14 +112,20 @@ class Integrity:
 
     def _check_seal(self) -> None:
         try:
-            self._sealer.verify(self._store.baseline)
+            with self._store.reading() as view:
+                self._sealer.verify(view)
         except VerificationError as error:
-            self._ledger.tell(b"integrity", "baseline_tampered", str(error))
-        head = self._store.baseline.head()
-        self._sealer.sealed_counter = 0 if head is None else head.counter
+            self._sealer.broken = str(error)
+        self._kept_counter = self._sealer.sealed_counter
 
-    def _keep_counter(self) -> None:
-        """After a commit: the counter beside the database. It may lag behind after a crash, never run ahead."""
+    def _tell_seal(self) -> None:
+        """After a commit: whether the baseline still holds; and the counter beside the database.
+
+        The counter may lag behind after a crash, it never runs ahead.
+        """
+        if self._sealer.broken:
+            why = f"{self._sealer.broken}; nothing is signed until `breachwatch integrity init --force`"
+            self._ledger.report(b"baseline", "baseline_tampered", why)
         counter = self._sealer.sealed_counter
         if counter != self._kept_counter:
             try:
@@ -178,7 +149,7 @@ class Integrity:
     def poll(self, budget_bytes: int) -> Iterator[FileChange | Gap]:  # noqa: ARG002  # works by time, not by bytes
         """Changes since the last poll, and a slice of the sweep that is under way."""
         now = self._clock.monotonic()
-        self._keep_counter()
+        self._tell_seal()
         self._notice_pauses(now)
         for finding in self._guard.check():
             self._react(finding)
@@ -216,7 +187,7 @@ class Integrity:
         if finding.reason == "unmounted":
             self._ledger.clear_below(path)
             judge.devices.clear()
-            self._pace.jobs.appendleft(self._job("subtree", _again(judge, path), share=1.0))
+            self._pace.jobs.appendleft(self._job("subtree", again(judge, path, contents=False), share=1.0))
         elif finding.reason != "guard_blind":
             judge.devices.pop(path, None)
             self._pace.jobs.appendleft(self._job("root", quick(judge, path), share=1.0))
@@ -258,7 +229,7 @@ class Integrity:
         jobs = self._pace.jobs
         for job in [job for job in jobs if job.kind == "quick"]:
             jobs.remove(job)
-        jobs.appendleft(self._job("quick", self._everything(quick), share=1.0))
+        jobs.appendleft(self._job("quick", self._examiner.everything(quick), share=1.0))
 
     def read_now(self) -> None:
         """Read every content as soon as may be."""
@@ -273,16 +244,10 @@ class Integrity:
                     self._baseline.put_folder(root, {})  # it came while we watched: it is created, not learnt
             first = pace.next_quick == 0.0
             pace.jobs.append(
-                self._job("quick", self._everything(quick), share=1.0 if first else self._options.cpu_share)
+                self._job("quick", self._examiner.everything(quick), share=1.0 if first else self._options.cpu_share)
             )
         if now >= pace.next_full and "full" not in kinds:
-            pace.jobs.append(self._job("full", self._everything(full), share=self._options.cpu_share))
-
-    def _everything(self, sweep: Callable[[Judge, bytes], Steps]) -> Steps:
-        for root in self._scope.roots:
-            self._learning = self._baseline.entries(root) is None
-            yield from sweep(self._judge, root)
-        self._learning = False
+            pace.jobs.append(self._job("full", self._examiner.everything(full), share=self._options.cpu_share))
 
     def _work(self, end: float) -> None:
         """A slice of the first job that may run now."""
@@ -311,7 +276,7 @@ class Integrity:
             self.coverage.entries = self._judge.entries - job.entries_before
             self.coverage.swept_at = self._clock.now()
             self._tell_watches()
-            self._store_contents()
+            self._examiner.keep_texts()
         elif job.kind == "full":
             self._pace.next_full = now + self._options.full_s
             self.coverage.read_at = self._clock.now()
@@ -330,16 +295,6 @@ class Integrity:
             f" fs.inotify.max_user_watches); sweeps every {self._options.sweep_s:.0f} s find changes there",
         )  # fmt: skip
 
-    def _store_contents(self) -> None:
-        """Texts whose differences are to be shown, when they are seen for the first time."""
-        for pattern in self._contents.patterns:
-            for name in iglob(pattern):  # noqa: PTH207  # plain strings: a name need not be UTF-8
-                path = os.fsencode(name)
-                if self._contents.wants(path) and self._scope.covers(path) and self._accepted.content(path) is None:
-                    text = self._contents.read(path)
-                    if text is not None:
-                        self._accepted.put_content(path, text)
-
     # -- what leaves ----------------------------------------------------------------------------------------------
 
     def _finish(self) -> Iterator[FileChange | Gap]:
@@ -347,39 +302,17 @@ class Integrity:
             self._ledger.tell(damaged, "baseline_tampered", "what was known of this folder is damaged")
         self._baseline.damaged.clear()
         changes, self._changes = self._changes, []
-        changes = [self._dressed(change) for change in changes]
-        if self._packages is not None and changes:
-            changes = list(self._packages.explain(changes))
-        for change in changes:
-            self._accepted.deviates(change)
+        told = self._examiner.in_words(map(self._with_writer, changes))
         yield from self._ledger.take()
-        yield from changes
+        yield from told
 
-    def _dressed(self, change: FileChange) -> FileChange:
-        """With the lines that differ and the process that wrote."""
+    def _with_writer(self, change: FileChange) -> FileChange:
         writer = None if self._writers is None else self._writers.writer_of(change.path)
-        if writer is not None:
-            change = replace(change, writer=writer)
-        if change.action not in {"created", "modified", "replaced", "deleted"} or not self._contents.wants(change.path):
-            return change
-        before = self._accepted.content(change.path)
-        after = None if change.after is None or change.after.type != "file" else self._contents.read(change.path)
-        if after is not None:
-            self._accepted.put_content(change.path, after)
-        if before is None and change.action != "created":
-            return change
-        return replace(change, diff=difference(before, after))
+        return change if writer is None else replace(change, writer=writer)
 
     def progress(self) -> Progress:
         """Baseline rows that changed with what was yielded, and when to poll again."""
-        rows, deleted = self._baseline.take()
-        deviations, settled, contents = self._accepted.take()
-        update = None
-        if rows or deleted or deviations or settled or contents:
-            update = BaselineUpdate(
-                rows=rows, deleted=deleted, deviations=deviations, settled=settled, contents=contents,
-                kind="learn" if self._learning else "update",
-            )  # fmt: skip
+        update = self._examiner.update()
         return Progress(baseline=update, sealer=self._sealer, next_due_s=self._next_due_s())
 
     def _next_due_s(self) -> float | None:
@@ -412,8 +345,3 @@ class Integrity:
             job.steps.close()
         if self._hint_steps is not None:
             self._hint_steps.close()
-
-
-def _again(judge: Judge, path: bytes) -> Steps:
-    yield from judge.path(path)
-    yield from judge.subtree(path)
