@@ -12,10 +12,10 @@ from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
 
 from breachwatch.detect.engine import Detector
-from breachwatch.model import Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
+from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
 from breachwatch.parse import ParseContext, Parser, event_from_change, event_from_gap, parser_for
 
-Seen = RawLine | FileChange | Gap
+Seen = Block | RawLine | FileChange | Gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +46,8 @@ class Pipeline:
             return (event_from_change(seen, host=self.host),)
         if isinstance(seen, Gap):
             return (event_from_gap(seen, host=self.host),)
+        if isinstance(seen, Block):
+            return (event for line in seen.lines() for event in self.parse(line, how))
         self.lines += 1
         key = (how.format, seen.source)
         parser = self._parsers.get(key)

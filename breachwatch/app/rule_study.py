@@ -15,7 +15,7 @@ from breachwatch.detect.rule import Rule, applies
 from breachwatch.detect.verify import Difference, Judge, ReferenceJudge, differences
 from breachwatch.errors import UsageError
 from breachwatch.model import Event
-from breachwatch.watch.archive import read_lines
+from breachwatch.watch.archive import read_pieces
 
 MakeJudge = Callable[[Sequence[Rule], bool], Judge]
 
@@ -44,7 +44,7 @@ def events_in(paths: Sequence[Path], log_format: str) -> Iterator[Event]:
     clock = SystemClock()
     pipeline = Pipeline(host="localhost", detector=Detector(RuleSet()), now=clock.now)
     for path in paths:
-        for seen in read_lines(path, max_line_bytes=65_536, clock=clock):
+        for seen in read_pieces(path, max_line_bytes=65_536, clock=clock):
             yield from pipeline.parse(seen, SourceFormat(format=log_format))
 
 

@@ -16,12 +16,12 @@ from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
-from breachwatch.watch.archive import read_lines
+from breachwatch.model import Block, Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.watch.archive import read_pieces
 
 JsonObject = dict[str, object]
 
-_ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.gz)?$")
+_ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,16 +81,25 @@ class Scan:
         pipeline = Pipeline(host=options.host, detector=detector, now=_reference(item))
         how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
         self.totals.files += 1
-        for seen in read_lines(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
+        for seen in read_pieces(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
+            self._count(seen)
             if isinstance(seen, Gap):
-                self.totals.gaps += 1
                 yield gap_object(seen)
-            else:
-                self.totals.lines += 1
-                self.totals.bytes += seen.length_bytes or len(seen.data)
             yield from self._detect(pipeline, seen, how)
 
-    def _detect(self, pipeline: Pipeline, seen: RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
+    def _count(self, seen: Block | RawLine | Gap) -> None:
+        match seen:
+            case Gap():
+                self.totals.gaps += 1
+            case Block():
+                lines = seen.data.count(b"\n")
+                self.totals.lines += lines
+                self.totals.bytes += len(seen.data) - lines
+            case RawLine():
+                self.totals.lines += 1
+                self.totals.bytes += seen.length_bytes or len(seen.data)
+
+    def _detect(self, pipeline: Pipeline, seen: Block | RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
         for event, matches in pipeline.matches(seen, how):
             self.totals.events += 1
             if self.options.with_events:

@@ -16,6 +16,7 @@ from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
 from breachwatch.audit.keys import load_or_create_signer
 from breachwatch.audit.log import TransparencyLog
+from breachwatch.config.sections import LogSection
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.errors import ApprovalError
@@ -37,7 +38,7 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
     return AgentSettings(
         state_directory=os.fspath(settings.state.directory),
         host=settings.host.name,
-        logs=tuple(LogSettings(path=str(log.path), format=log.format, tz=log.tz) for log in settings.watch.logs),
+        logs=tuple(_log(log) for log in settings.watch.logs),
         max_line_bytes=settings.watch.max_line_bytes,
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
@@ -61,6 +62,19 @@ def integrity_settings(settings: Settings) -> IntegritySettings:
         cpu_share=integrity.cpu_share,
         bytes_per_s=integrity.bytes_per_s,
         hash_limit_bytes=integrity.hash_limit_bytes,
+    )
+
+
+def _log(log: LogSection) -> LogSettings:
+    return LogSettings(
+        path=log.path,
+        format=log.format,
+        tz=log.tz,
+        exclude=log.exclude,
+        rotated=tuple(str(folder) for folder in log.rotated),
+        encoding=log.encoding,
+        record_start=log.record_start,
+        from_start=log.from_start,
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from breachwatch.model import BaselineUpdate, Checkpoint, FileChange, Gap, RawLine
+from breachwatch.model import BaselineUpdate, Block, Checkpoint, FileChange, Gap, RawLine
 from breachwatch.ports import BaselineSealer
 
 
@@ -21,8 +21,6 @@ class Progress:
     baseline: BaselineUpdate | None = None
     sealer: BaselineSealer | None = None
     """Who seals the baseline's change inside the transaction."""
-    next_due_s: float | None = None
-    """The source wants to be polled again after so many seconds, whether something wakes the agent or not."""
 
 
 class Source(Protocol):
@@ -30,7 +28,7 @@ class Source(Protocol):
 
     name: str
 
-    def poll(self, budget_bytes: int) -> Iterator[RawLine | FileChange | Gap]:
+    def poll(self, budget_bytes: int) -> Iterator[Block | RawLine | FileChange | Gap]:
         """What is new, at most about `budget_bytes` of it. Consume it whole before `progress`."""
         ...
 

@@ -125,7 +125,7 @@ class Judge:
         if (action := action_of(before, after, changed)) is not None:
             yield self._change(path, action, before, after, changed)
         if after is None:
-            self.baseline.remove(path)
+            self.baseline.put(path, None)
             if path in self.scope.root_set:
                 self.baseline.put_folder(path, {})  # known to be gone: what comes back is created, not learnt
             self.ledger.clear_below(path)

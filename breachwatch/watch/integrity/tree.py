@@ -171,26 +171,22 @@ class Baseline:
             yield from map(self._sound, page)
             after = page[-1].path
 
-    def put(self, path: bytes, entry: Entry) -> None:
-        """Know a path as it is now."""
+    def put(self, path: bytes, entry: Entry | None) -> None:
+        """Know a path as it is now; None: it is gone."""
         folder, name = split(path, self._scope.root_set)
         entries = self.entries(folder)
-        if entries is None:
-            entries = self._open[folder] = {}
-        entries[name] = entry
+        if entry is not None:
+            if entries is None:
+                entries = self._open[folder] = {}
+            entries[name] = entry
+        elif entries is None or entries.pop(name, None) is None:
+            return
         self._dirty.add(folder)
 
     def put_folder(self, folder: bytes, entries: dict[bytes, Entry] | None) -> None:
         """Know a whole directory as it is now; None: it is gone."""
         self._open[folder] = entries
         self._dirty.add(folder)
-
-    def remove(self, path: bytes) -> None:
-        """Forget one path."""
-        folder, name = split(path, self._scope.root_set)
-        entries = self.entries(folder)
-        if entries is not None and entries.pop(name, None) is not None:
-            self._dirty.add(folder)
 
     def pending_below(self, folder: bytes) -> list[bytes]:
         """Directories that were learnt since the last commit."""
@@ -203,6 +199,10 @@ class Baseline:
         self._dirty.clear()
         rows = tuple(pack_row(path, entries) for path, entries in changed if entries is not None)
         return rows, tuple(path for path, entries in changed if entries is None)
+
+    def forget_unchanged(self) -> None:
+        """Read again what is not about to be stored: somebody else may have accepted something meanwhile."""
+        self._open = {path: entries for path, entries in self._open.items() if path in self._dirty}
 
     @property
     def pending(self) -> int:

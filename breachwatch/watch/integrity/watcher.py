@@ -150,6 +150,7 @@ class Integrity:
         """Changes since the last poll, and a slice of the sweep that is under way."""
         now = self._clock.monotonic()
         self._tell_seal()
+        self._baseline.forget_unchanged()
         self._notice_pauses(now)
         for finding in self._guard.check():
             self._react(finding)
@@ -214,8 +215,7 @@ class Integrity:
         for change in steps:
             if change is not None:
                 self._changes.append(change)
-            full_up = len(self._changes) >= SLICE_CHANGES or self._baseline.pending >= SLICE_FOLDERS
-            if full_up or self._clock.monotonic() >= end:
+            if len(self._changes) >= SLICE_CHANGES or self.is_full or self._clock.monotonic() >= end:
                 return False
         return True
 
@@ -313,13 +313,20 @@ class Integrity:
     def progress(self) -> Progress:
         """Baseline rows that changed with what was yielded, and when to poll again."""
         update = self._examiner.update()
-        return Progress(baseline=update, sealer=self._sealer, next_due_s=self._next_due_s())
+        return Progress(baseline=update, sealer=self._sealer)
 
-    def _next_due_s(self) -> float | None:
+    @property
+    def is_full(self) -> bool:
+        """True when nothing more is judged until `progress` is stored."""
+        return self._baseline.pending >= SLICE_FOLDERS
+
+    @property
+    def next_due_s(self) -> float | None:
+        """Poll again after so many seconds, whether something wakes the agent or not."""
         now, pace = self._clock.monotonic(), self._pace
-        due = [job.not_before - now for job in pace.jobs]
         if self._hint_steps is not None:
             return 0.0
+        due = [job.not_before - now for job in pace.jobs]
         if (hint := self._dirty.next_due_s()) is not None:
             due.append(hint)
         return max(0.0, min(due)) if due else None
