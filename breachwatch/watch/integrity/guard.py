@@ -23,7 +23,7 @@ class Finding:
 
     path: bytes
     reason: str
-    """root_lost, root_replaced, root_back, over_mounted, unmounted, guard_blind."""
+    """root_lost, root_replaced, root_back, root_redirected, over_mounted, unmounted, guard_blind."""
     detail: str
 
 
@@ -67,6 +67,7 @@ class Guard:
 
     def __init__(self, roots: Sequence[bytes], *, was_known: Callable[[bytes], bool]) -> None:
         self._roots: dict[bytes, tuple[int, int] | None] = {root: identity(root) for root in roots}
+        self._links: dict[bytes, bytes] = {}
         self._covering: dict[int, Mount] = {}
         self._blind = False
         self._poll = select.poll()
@@ -91,6 +92,10 @@ class Guard:
             parts.append(part)
         return parse_mounts(b"".join(parts))
 
+    def follow(self, link: bytes, root: bytes) -> None:
+        """A root was configured under another name: look whether that still leads to it."""
+        self._links[link] = root
+
     def _is_inside(self, point: bytes) -> bool:
         return any(point != root and is_below(point, root) for root in self._roots)
 
@@ -109,7 +114,7 @@ class Guard:
 
     def check(self) -> list[Finding]:
         """What happened since the last call."""
-        return [*self._check_mounts(), *self._check_roots()]
+        return [*self._check_mounts(), *self._check_roots(), *self._check_links()]
 
     def _check_mounts(self) -> list[Finding]:
         if self._file is None:
@@ -123,7 +128,7 @@ class Guard:
             return found
         now = self._read()
         for number, mount in now.items():
-            if number not in self._mounts and any(is_below(mount.point, root) for root in self._roots):
+            if number not in self._mounts and any(_touches(mount.point, root) for root in self._roots):
                 self._covering[number] = mount
                 found.append(_over(mount))
         for number in [number for number in self._covering if number not in now]:
@@ -131,6 +136,20 @@ class Guard:
             if not self.hides(mount.point):
                 found.append(Finding(mount.point, "unmounted", f"the {mount.kind} over it is gone"))
         self._mounts = now
+        return found
+
+    def _check_links(self) -> list[Finding]:
+        found = []
+        for link, root in list(self._links.items()):
+            try:
+                leads_to = os.stat(link)  # noqa: PTH116  # bytes: a path need not be UTF-8
+            except OSError:
+                continue  # the root itself tells that it is gone
+            if (leads_to.st_dev, leads_to.st_ino) != self._roots.get(root):
+                now = os.path.realpath(link)
+                if now != root:
+                    self._links[link] = now
+                    found.append(Finding(link, "root_redirected", "a link to a watched path leads elsewhere now"))
         return found
 
     def _check_roots(self) -> list[Finding]:
@@ -153,6 +172,11 @@ class Guard:
         if self._file is not None:
             self._file.close()
             self._file = None
+
+
+def _touches(point: bytes, root: bytes) -> bool:
+    """True for a mount on a root, in it, or on a folder above it."""
+    return is_below(point, root) or is_below(root, point)
 
 
 def _over(mount: Mount) -> Finding:

@@ -19,6 +19,8 @@ class Scope:
     def __init__(self, paths: Sequence[str], *, exclude: Sequence[str] = ()) -> None:
         self._paths = tuple(paths)
         self.roots: tuple[bytes, ...] = ()
+        self.links: dict[bytes, bytes] = {}
+        """Configured names that are not, or not yet, the real path: where they lead."""
         self.root_set: frozenset[bytes] = frozenset()
         self.expand()
         self._exclude = [os.fsencode(pattern) for pattern in exclude]
@@ -28,7 +30,9 @@ class Scope:
         """See what the configured paths and globs name now; returns new roots. A root never leaves by itself."""
         named = [found for path in self._paths for found in (_matching(path) if _has_wild(path) else [path])]
         before = self.root_set
-        self.roots = _outermost([*before, *(os.path.realpath(os.fsencode(path)) for path in named)])
+        leads = {os.fsencode(path): os.path.realpath(os.fsencode(path)) for path in named}
+        self.links = {name.rstrip(b"/"): real for name, real in leads.items() if name.rstrip(b"/") != real}
+        self.roots = _outermost([*before, *leads.values()])
         self.root_set = frozenset(self.roots)
         return [root for root in self.roots if root not in before]
 

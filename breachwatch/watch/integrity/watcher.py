@@ -100,6 +100,8 @@ class Integrity:
         self._scope, self._ledger = self._examiner.scope, self._examiner.ledger
         self._baseline, self._judge = self._examiner.baseline, self._examiner.judge
         self._guard = Guard(self._scope.roots, was_known=lambda path: store.directory_row(path) is not None)
+        for link, root in self._scope.links.items():
+            self._guard.follow(link, root)
         self._examiner.guard(self._guard)
         self.coverage = Coverage()
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
@@ -189,6 +191,9 @@ class Integrity:
             self._ledger.clear_below(path)
             judge.devices.clear()
             self._pace.jobs.appendleft(self._job("subtree", again(judge, path, contents=False), share=1.0))
+        elif finding.reason == "root_redirected":
+            self._expand()
+            self.sweep_now()
         elif finding.reason != "guard_blind":
             judge.devices.pop(path, None)
             self._pace.jobs.appendleft(self._job("root", quick(judge, path), share=1.0))
@@ -219,6 +224,14 @@ class Integrity:
                 return False
         return True
 
+    def _expand(self) -> None:
+        """Roots that came while we watched: what is in them is created, not learnt."""
+        for root in self._scope.expand():
+            self._guard.add(root)
+            self._baseline.put_folder(root, {})
+        for link, root in self._scope.links.items():
+            self._guard.follow(link, root)
+
     # -- sweeps ---------------------------------------------------------------------------------------------------
 
     def _job(self, kind: str, steps: Steps, share: float) -> _Job:
@@ -238,10 +251,8 @@ class Integrity:
     def _schedule(self, now: float) -> None:
         pace, kinds = self._pace, {job.kind for job in self._pace.jobs}
         if now >= pace.next_quick and "quick" not in kinds:
-            for root in self._scope.expand():
-                self._guard.add(root)
-                if pace.next_quick:
-                    self._baseline.put_folder(root, {})  # it came while we watched: it is created, not learnt
+            if pace.next_quick:
+                self._expand()
             first = pace.next_quick == 0.0
             pace.jobs.append(
                 self._job("quick", self._examiner.everything(quick), share=1.0 if first else self._options.cpu_share)

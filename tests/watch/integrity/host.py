@@ -21,12 +21,14 @@ class RealClock:
     """Real time, which a test may shift as an attacker or an administrator would."""
 
     shift_s = 0.0
+    skipped_s = 0.0
+    """Time in which nobody polled: the process was stopped."""
 
     def now(self) -> datetime:
-        return datetime.fromtimestamp(time.time() + self.shift_s, UTC)
+        return datetime.fromtimestamp(time.time() + self.shift_s + self.skipped_s, UTC)
 
     def monotonic(self) -> float:
-        return time.monotonic()
+        return time.monotonic() + self.skipped_s
 
 
 class Host:
