@@ -125,8 +125,14 @@ class IntegritySection(Section):
 
     enabled: bool = False
     paths: tuple[Path, ...] = ()
+    """Files, folders with all below them, and globs (`/home/*/.ssh`)."""
     exclude: tuple[str, ...] = ()
+    diff: tuple[str, ...] | None = None
     sweep_interval_s: float = Field(default=300.0, ge=1)
+    full_interval_s: float = Field(default=86_400.0, ge=1)
+    cpu_share: float = Field(default=0.25, ge=0.01, le=1)
+    bytes_per_s: int = Field(default=67_108_864, ge=65_536)
+    hash_limit_bytes: int = Field(default=8_589_934_592, ge=1_048_576)
 
 
 class WatchSection(Section):

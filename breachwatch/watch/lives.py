@@ -57,19 +57,22 @@ class Lives:
 
     def is_beside(self, tail: FileTail, path: str) -> bool:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
-        return self._settled(path, lambda: self._lies_beside(tail, path) or None) is not None
+        return self._settled(path, lambda: self._lies_beside(tail, path))
 
-    def _settled(self, path: str, look: Callable[[], T | None]) -> T | None:
-        """What a look around the log finds. Nothing only if no name changed meanwhile.
+    def _settled(self, path: str, look: Callable[[], T]) -> T:
+        """What a look around the log finds. Nothing (falsy) only if no name changed meanwhile.
 
         A rotation that renames while we read the names can hide a file that was there all the time.
         """
+        found = look()
         for _ in range(LOOKS):
+            if found:
+                break
             seen = changes_around(path, self._elsewhere)
             found = look()
-            if found is not None or (seen == changes_around(path, self._elsewhere) and self._is_past(seen)):
-                return found
-        return None
+            if seen == changes_around(path, self._elsewhere) and self._is_past(seen):
+                break
+        return found
 
     def _is_past(self, changes: Sequence[int]) -> bool:
         return self._clock.now().timestamp() * SECOND_NS - max(changes, default=0) > TICK_NS
