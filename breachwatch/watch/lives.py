@@ -29,9 +29,10 @@ TICK_NS = 10_000_000
 LOOKS = 8
 """At names that change under the look."""
 
-T = TypeVar("T")
 Identity = tuple[int, int]
 Tail = FileTail | PackedTail
+
+T = TypeVar("T")
 
 
 class Lives:
@@ -59,7 +60,7 @@ class Lives:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
         return self._settled(path, lambda: self._lies_beside(tail, path) or None) is not None
 
-    def _settled(self, path: str, look: Callable[[], T | None]) -> T | None:
+    def _settled(self, path: str, look: Callable[[], T]) -> T:
         """What a look around the log finds. Nothing only if no name changed meanwhile.
 
         A rotation that renames while we read the names can hide a file that was there all the time.
@@ -68,8 +69,8 @@ class Lives:
             seen = changes_around(path, self._elsewhere)
             found = look()
             if found is not None or (seen == changes_around(path, self._elsewhere) and self._is_past(seen)):
-                return found
-        return None
+                break
+        return found
 
     def _is_past(self, changes: Sequence[int]) -> bool:
         return self._clock.now().timestamp() * SECOND_NS - max(changes, default=0) > TICK_NS
