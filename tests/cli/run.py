@@ -24,13 +24,13 @@ class Done:
         return [json.loads(line) for line in self.out.splitlines()]
 
 
-def run(config: Path, *command: str) -> Done:
+def run(config: Path | None, *command: str) -> Done:
     """Run it to its end."""
     out, err = io.StringIO(), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            main(["--config", str(config), *command])
+            main([*(("--config", str(config)) if config else ()), *command])
         except SystemExit as left:
             code = int(left.code or 0)
     return Done(code, out.getvalue(), err.getvalue())
