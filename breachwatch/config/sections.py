@@ -271,12 +271,6 @@ class AuditSection(Section):
     origin: str = Field(default="", pattern=r"^[^\s+\p{Cc}]*$")
 
 
-class LogLevelSection(Section):
-    """The daemon's own log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -302,7 +296,6 @@ class Settings(BaseSettings):
     audiences: dict[str, AudienceSection] = Field(default_factory=dict)
     elasticsearch: ElasticsearchSection = ElasticsearchSection()
     audit: AuditSection = AuditSection()
-    log: LogLevelSection = LogLevelSection()
 
     @classmethod
     def settings_customise_sources(
