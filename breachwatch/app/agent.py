@@ -26,8 +26,8 @@ from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, wri
 from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
-from breachwatch.errors import BreachWatchError
-from breachwatch.model import Signal
+from breachwatch.errors import BreachWatchError, StoreError
+from breachwatch.model import RawLine, Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import Claims, LogFiles, LogSpec
@@ -114,10 +114,12 @@ class Agent:
         self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
-        if (saved := store.correlation_state()) is not None:
-            detector.restore(saved)
-        self._saved_state = saved
         self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
+        self._saved_state = store.correlation_state()
+        if self._saved_state is not None:
+            correlations, unfinished = unpacked_state(self._saved_state)
+            detector.restore(correlations)
+            self._pipeline.restore(unfinished)
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_alive = 0.0
@@ -166,6 +168,7 @@ class Agent:
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
         """
         seen = sum(self._tick_source(watched) for watched in self._sources)
+        self._signals.extend(self._pipeline.late_signals())
         self._beat()
         if self._signals or self._clock.monotonic() >= self._next_commit:
             self.commit()
@@ -195,7 +198,7 @@ class Agent:
         deleted = [path for moved in progress for path in moved.baseline_deleted]
         if not (self._signals or checkpoints or forgotten or baseline or deleted):
             return
-        state = self._pipeline.detector.snapshot()
+        state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished())
         signals, self._signals = self._signals, []
         self._store.commit(
             signals=signals,
@@ -256,6 +259,28 @@ class Agent:
         """Release files and watches; nothing is lost, the store knows how far we came."""
         for watched in self._sources:
             watched.source.close()
+
+
+STATE_MARK = b"BW2"
+"""A snapshot with lines of unfinished events before that of the correlations; without it, it is the latter alone."""
+
+_unfinished_decoder = msgspec.msgpack.Decoder(tuple[list[tuple[str, RawLine]], bytes])
+
+
+def packed_state(correlations: bytes, unfinished: list[tuple[str, RawLine]]) -> bytes:
+    """What has to be known beside the offsets: what correlations count, and lines that wait for the rest of theirs."""
+    return STATE_MARK + msgspec.msgpack.encode((unfinished, correlations)) if unfinished else correlations
+
+
+def unpacked_state(stored: bytes) -> tuple[bytes, list[tuple[str, RawLine]]]:
+    """The reverse. Raises: StoreError."""
+    if not stored.startswith(STATE_MARK):
+        return stored, []
+    try:
+        unfinished, correlations = _unfinished_decoder.decode(stored[len(STATE_MARK) :])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StoreError(f"the agent's state is damaged: {error}", source="correlation") from error
+    return correlations, unfinished
 
 
 def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
