@@ -36,6 +36,7 @@ from breachwatch.watch.integrity import Integrity
 from breachwatch.watch.journal import Journal
 from breachwatch.watch.names import folders
 from breachwatch.watch.source import Source
+from breachwatch.watch.syslog import ListenSpec
 from breachwatch.watch.wake import Wake
 
 POLL_S = 1.0
@@ -73,6 +74,15 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyslogSettings:
+    """One address that is listened to, and how messages are read."""
+
+    listen: ListenSpec
+    format: str = "syslog"
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """All an agent needs to know, as plain values."""
 
@@ -82,6 +92,7 @@ class AgentSettings:
     max_line_bytes: int = 65_536
     journal: bool = False
     journal_units: tuple[str, ...] = ()
+    syslog: tuple[SyslogSettings, ...] = ()
     integrity: bool = False
     integrity_paths: tuple[str, ...] = ()
     integrity_exclude: tuple[str, ...] = ()
@@ -103,7 +114,16 @@ class WatchedSource:
 class Agent:
     """One host's watch: sources, pipeline and store."""
 
-    def __init__(self, settings: AgentSettings, store: SqliteAgentStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        store: SqliteAgentStore,
+        clock: Clock,
+        *,
+        on_open: Callable[[int], None] = lambda _descriptor: None,
+    ) -> None:
+        """`on_open` is told of every descriptor that something may come from. Raises: WatchError, StoreError."""
+        self._on_open = on_open
         self._settings = settings
         self._store = store
         self._clock = clock
@@ -144,8 +164,13 @@ class Agent:
             files = LogFiles(_spec(log, settings.max_line_bytes), known, clock=self._clock, claims=claims)
             watched.append(WatchedSource(files, SourceFormat(format=log.format, tz=ZoneInfo(log.tz))))
         if settings.journal:
-            journal = Journal(known.get("journal"), clock=self._clock, units=settings.journal_units)
+            journal = Journal(
+                known.get("journal"), clock=self._clock, units=settings.journal_units, on_open=self._on_open
+            )
             watched.append(WatchedSource(journal, SourceFormat(format="journal")))
+        for syslog in settings.syslog:
+            listener = _listener(syslog.listen, self._clock, self._on_open)
+            watched.append(WatchedSource(listener, SourceFormat(format=syslog.format, tz=ZoneInfo(syslog.tz))))
         if settings.integrity:
             integrity = Integrity(
                 settings.integrity_paths,
@@ -283,6 +308,17 @@ def unpacked_state(stored: bytes) -> tuple[bytes, list[tuple[str, RawLine]]]:
     return correlations, unfinished
 
 
+def _listener(spec: ListenSpec, clock: Clock, on_open: Callable[[int], None]) -> Source:
+    """Loaded only where it is asked for: TLS libraries take memory."""
+    if spec.protocol == "udp":
+        from breachwatch.watch.syslog import UdpSyslog
+
+        return UdpSyslog(spec, clock=clock, on_open=on_open)
+    from breachwatch.watch.syslog_stream import StreamSyslog
+
+    return StreamSyslog(spec, clock=clock, on_open=on_open)
+
+
 def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
     return LogSpec(
         pattern=log.path,
@@ -307,12 +343,13 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
     allow_many_files()
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
-        agent = Agent(settings, store, clock)
+        agent = Agent(settings, store, clock, on_open=wake.listen)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
         try:
             _loop(agent, stop=stop, reload=reload, wake=wake)
+            agent.tick()  # what senders have handed over already
             agent.commit()
         finally:
             agent.close()

@@ -15,6 +15,9 @@ from breachwatch.detect.engine import Detector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
 from breachwatch.parse import Assembler, ParseContext, Parser, event_from_change, event_from_gap, parser_for
 
+MAX_PEERS = 1_024
+"""Senders whose last message is remembered: UDP senders may claim any address."""
+
 Seen = Block | RawLine | FileChange | Gap
 
 
@@ -41,6 +44,8 @@ class Pipeline:
     _parsers: dict[tuple[str, str], Parser] = field(default_factory=dict)
     _assemblers: dict[tuple[str, str], tuple[Assembler, SourceFormat]] = field(default_factory=dict)
     """Parsers that may hold lines of unfinished events."""
+    _peers: dict[tuple[str, str], None] = field(default_factory=dict)
+    """Parsers of senders on the network, oldest first."""
 
     def parse(self, seen: Seen, how: SourceFormat) -> Iterable[Event]:
         """The events of one thing seen; never raises on data."""
@@ -51,7 +56,7 @@ class Pipeline:
         if isinstance(seen, Block):
             return (event for line in seen.lines() for event in self.parse(line, how))
         self.lines += 1
-        key = (how.format, seen.source)
+        key = (how.format, _origin(seen) if seen.peer else seen.source)
         parser = self._parsers.get(key)
         if parser is None:
             parser = self._new_parser(key, how)
@@ -63,6 +68,13 @@ class Pipeline:
 
     def _new_parser(self, key: tuple[str, str], how: SourceFormat) -> Parser:
         parser = self._parsers[key] = parser_for(how.format)
+        if "\0" in key[1]:
+            self._peers[key] = None
+            if len(self._peers) > MAX_PEERS:
+                oldest = next(iter(self._peers))
+                del self._peers[oldest]
+                self._parsers.pop(oldest, None)
+                self._assemblers.pop(oldest, None)
         if isinstance(parser, Assembler):
             self._assemblers[key] = parser, how
         return parser
@@ -113,6 +125,11 @@ class Pipeline:
             how = SourceFormat(format=name)
             parser = self._parsers.get((name, line.source)) or self._new_parser((name, line.source), how)
             parser.parse(line, ParseContext(host=self.host, reference_utc=self.now()))
+
+
+def _origin(line: RawLine) -> str:
+    """One memory per sender, whatever port it uses: nobody continues another one's `last message repeated`."""
+    return f"{line.source}\0{line.peer.rpartition(':')[0]}"
 
 
 def gap_signal(gap: Gap, host: str) -> Signal:

@@ -41,13 +41,14 @@ class Journal:
         clock: Clock,
         units: Sequence[str] = (),
         command: Sequence[str] = ("journalctl",),
-        notify: Callable[[], None] | None = None,  # noqa: ARG002  # a native reader will wake the agent here
+        on_open: Callable[[int], None] = lambda _descriptor: None,
     ) -> None:
         self._cursor = checkpoint.cursor if checkpoint else ""
         self._stored = self._cursor
         self._clock = clock
         self._units = units
         self._command = command
+        self._on_open = on_open
         self._child: subprocess.Popen[bytes] | None = None
         self._buffer = b""
         self._start_at = 0.0
@@ -72,6 +73,9 @@ class Journal:
                 return
             left -= len(chunk)
             yield from self._records(chunk)
+        assert self._child is not None
+        assert self._child.stdout is not None
+        self._on_open(self._child.stdout.fileno())  # there may be more: wake again
 
     def _start(self) -> Gap | None:
         options = ["--output=json", "--follow", "--no-pager", "--quiet", "--all"]
@@ -86,6 +90,7 @@ class Journal:
             return self._failed(f"journalctl cannot be started: {error.strerror}")
         assert self._child.stdout is not None
         os.set_blocking(self._child.stdout.fileno(), False)
+        self._on_open(self._child.stdout.fileno())
         return None
 
     def _read(self) -> bytes | None:
