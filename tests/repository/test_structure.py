@@ -30,6 +30,7 @@ WIDE_CLASSES: dict[str, str] = {
     "breachwatch/store/incidents.py:IncidentTable": "one method per statement on the tables of incidents",
     "breachwatch/store/outbox.py:OutboxTable": "one method per statement on the tables of the outbox",
     "breachwatch/watch/tail.py:FileTail": "one open file: what is asked of it belongs to one descriptor",
+    "tests/app/hub_host.py:Desk": "what people do to a hub and what they see of it, so that tests read as a story",
     "tests/playbook/test_plan.py:PlannerMachine": "a state machine of hypothesis: one method per thing that can happen",
 }
 """path:class: why it has more public methods."""
