@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from breachwatch.model import Checkpoint
 from breachwatch.ports import Clock
@@ -29,7 +28,6 @@ TICK_NS = 10_000_000
 LOOKS = 8
 """At names that change under the look."""
 
-T = TypeVar("T")
 Identity = tuple[int, int]
 Tail = FileTail | PackedTail
 
@@ -57,19 +55,20 @@ class Lives:
 
     def is_beside(self, tail: FileTail, path: str) -> bool:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
-        return self._settled(path, lambda: self._lies_beside(tail, path) or None) is not None
+        return self._settled(path, lambda: self._lies_beside(tail, path))
 
-    def _settled(self, path: str, look: Callable[[], T | None]) -> T | None:
-        """What a look around the log finds. Nothing only if no name changed meanwhile.
+    def _settled(self, path: str, look: Callable[[], bool]) -> bool:
+        """Whether a look around the log finds something. False only if no name changed meanwhile.
 
         A rotation that renames while we read the names can hide a file that was there all the time.
         """
         for _ in range(LOOKS):
             seen = changes_around(path, self._elsewhere)
-            found = look()
-            if found is not None or (seen == changes_around(path, self._elsewhere) and self._is_past(seen)):
-                return found
-        return None
+            if look():
+                return True
+            if seen == changes_around(path, self._elsewhere) and self._is_past(seen):
+                return False
+        return False
 
     def _is_past(self, changes: Sequence[int]) -> bool:
         return self._clock.now().timestamp() * SECOND_NS - max(changes, default=0) > TICK_NS
@@ -93,13 +92,16 @@ class Lives:
 
     def continued(self, known: Checkpoint, path: str, *, taken: set[Identity]) -> Tail | None:
         """Where rotation took the checkpoint's file: under another name, or as a copy."""
+        found: list[Tail] = []
 
-        def look() -> Tail | None:
-            if (tail := self.renamed(known, path)) is not None:
-                return tail
-            return self.copy_of(known, path, taken=taken)
+        def look() -> bool:
+            tail = self.renamed(known, path)
+            tail = self.copy_of(known, path, taken=taken) if tail is None else tail
+            found.extend(() if tail is None else (tail,))
+            return bool(found)
 
-        return self._settled(path, look)
+        self._settled(path, look)
+        return next(iter(found), None)
 
     def renamed(self, known: Checkpoint, path: str) -> Tail | None:
         """The checkpoint's own file under another name."""
