@@ -103,6 +103,18 @@ class Lives:
         self._settled(path, look)
         return next(iter(found), None)
 
+    def copied(self, known: Checkpoint, path: str, *, taken: set[Identity], head: bytes) -> Tail | None:
+        """As `copy_of`, while names may be moving."""
+        found: list[Tail] = []
+
+        def look() -> bool:
+            tail = self.copy_of(known, path, taken=taken, head=head)
+            found.extend(() if tail is None else (tail,))
+            return bool(found)
+
+        self._settled(path, look)
+        return next(iter(found), None)
+
     def renamed(self, known: Checkpoint, path: str) -> Tail | None:
         """The checkpoint's own file under another name."""
         for found in self.around(path):
@@ -137,7 +149,7 @@ class Lives:
         path: str,
         source: str,
         history: History,
-        tails: Sequence[Tail],
+        alive: Sequence[Checkpoint],
         taken: Container[Identity],
         since_ns: int,
         listing: Listing,
@@ -146,7 +158,6 @@ class Lives:
 
         They were all changed at `since_ns` or later, a time at which no life had been missed yet.
         """
-        alive = [tail.checkpoint() for tail in tails]
         for found in self.around(path, listing):
             if not found.is_rotated or found.identity in taken or found.changed_ns // SECOND_NS < since_ns // SECOND_NS:
                 continue
@@ -156,7 +167,7 @@ class Lives:
             if tail is not None:
                 yield tail
 
-    def _unwatched_plain(self, found: Found, source: str, history: History, alive: list[Checkpoint]) -> Tail | None:
+    def _unwatched_plain(self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]) -> Tail | None:
         try:
             tail = self.open(found.path, source)
         except OSError:
@@ -170,7 +181,9 @@ class Lives:
             tail.move_to(read_before)
         return tail
 
-    def _unwatched_packed(self, found: Found, source: str, history: History, alive: list[Checkpoint]) -> Tail | None:
+    def _unwatched_packed(
+        self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]
+    ) -> Tail | None:
         head = packed_head(found.path, HEAD_BYTES)
         if not head or any(_begins(head, known) for known in alive):
             return None
