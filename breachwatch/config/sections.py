@@ -120,6 +120,21 @@ class JournalSection(Section):
     units: tuple[str, ...] = ()
 
 
+class SyslogSection(Section):
+    """One address where messages of other hosts and devices are taken."""
+
+    protocol: Literal["udp", "tcp", "tls"]
+    address: str = Field(default="127.0.0.1", min_length=1)
+    port: Port = 514
+    format: str = "syslog"
+    tz: Zone = "UTC"
+    certificate: ExistingFile | None = None
+    key: ExistingFile | None = None
+    client_ca: ExistingFile | None = None
+    max_connections: int = Field(default=256, ge=1, le=4_096)
+    receive_buffer_bytes: int = Field(default=8_388_608, ge=65_536, le=1 << 30)
+
+
 class IntegritySection(Section):
     """File integrity. No paths: the built-in critical paths that exist on this host."""
 
@@ -140,6 +155,7 @@ class WatchSection(Section):
 
     logs: tuple[LogSection, ...] = ()
     journal: JournalSection = JournalSection()
+    syslog: tuple[SyslogSection, ...] = ()
     integrity: IntegritySection = IntegritySection()
     max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
 

@@ -596,3 +596,57 @@ def test_a_removed_symlink_is_a_gap_and_its_target_is_read_on(log, read: MakeRea
     reader.drain()
     assert reader.data == numbered(0, 8)
     assert reader.reasons == ["vanished"]
+
+
+def test_a_log_that_rotation_hides_for_seconds_after_a_restart_is_found_without_a_word(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    append(log, numbered(10, 15))
+    hidden = log.rename(log.parent.parent / f"{log.parent.name}.hidden")
+    append(log, numbered(15, 20))
+    reader.restart()
+    reader.look(3)
+    reader.restart()  # killed again before it was found: the row is still there
+    reader.look(2)
+    hidden.rename(log.with_name("app.log.1"))
+    pack(log.with_name("app.log.1"))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 20)
+    assert reader.reasons == []
+
+
+def test_what_a_copy_holds_that_was_hidden_when_its_log_was_emptied_is_read(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    append(log, numbered(10, 15))
+    hidden = log.parent.parent / f"{log.parent.name}.hidden"
+    shutil.copy(log, hidden)
+    os.truncate(log, 0)
+    append(log, numbered(15, 20))
+    reader.look(1)
+    hidden.rename(log.with_name("app.log.1"))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 20)
+    assert reader.reasons == ["truncated"]
+
+
+def test_a_life_that_was_missed_in_one_look_is_found_after_the_next_kill(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    pack(rotate(log, to="app.log.1"))
+    reader.drain()
+    append(log, numbered(10, 15))
+    reader.files.close()
+    hidden = log.rename(log.parent.parent / f"{log.parent.name}.hidden")  # born and rotated while down, and not seen
+    append(log, numbered(15, 20))
+    reader.start()
+    reader.look(1)
+    hidden.rename(log.with_name("app.log.2"))
+    reader.restart()
+    append(log, numbered(20, 25))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 25)
+    assert reader.reasons == []
