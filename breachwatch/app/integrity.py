@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from breachwatch.app.state import StateLayout
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.critical import default_paths
 from breachwatch.watch.integrity import Integrity, Options
+from breachwatch.watch.integrity.dpkg import Dpkg
 from breachwatch.watch.integrity.judge import HASH_LIMIT_BYTES
+from breachwatch.watch.integrity.packages import Packages
+from breachwatch.watch.integrity.rpm import Rpm
 from breachwatch.watch.integrity.seal import Sealer, load_or_create_key
 
 
@@ -31,6 +35,12 @@ class IntegritySettings:
 def open_sealer(layout: StateLayout, clock: Clock) -> Sealer:
     """The agent's sealer with its key and counter. Raises: StoreError."""
     return Sealer(load_or_create_key(layout.keys / "baseline.key"), layout.keys / "baseline.counter", clock.now)
+
+
+def open_packages(clock: Clock, root: Path = Path("/")) -> Packages:
+    """The package managers that this host has."""
+    managers = [manager for manager in (Dpkg(root), Rpm(root)) if manager.is_there]
+    return Packages(managers, clock.monotonic)
 
 
 def options_of(settings: IntegritySettings) -> Options:
@@ -55,4 +65,7 @@ def open_integrity(
     notify: Callable[[], None] | None = None,
 ) -> Integrity:
     """A watcher of this host's files. Raises: StoreError."""
-    return Integrity(options_of(settings), store, clock=clock, sealer=open_sealer(layout, clock), notify=notify)
+    return Integrity(
+        options_of(settings), store, clock=clock, sealer=open_sealer(layout, clock), notify=notify,
+        packages=open_packages(clock),
+    )  # fmt: skip

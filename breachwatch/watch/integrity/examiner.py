@@ -29,6 +29,10 @@ class Store(RowStore, AcceptedStore, Protocol):
 class Packages(Protocol):
     """Who knows which changes a package manager made."""
 
+    def holds(self, path: bytes) -> bool:
+        """True while the verdict on a path has to wait for one that is at work."""
+        ...
+
     def explain(self, changes: Sequence[FileChange]) -> Sequence[FileChange]:
         """The same changes, those that are a package's own content named as such."""
         ...

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -66,6 +66,8 @@ class Judge:
     clock: Clock
     watches: Watches | None = None
     mounts: Mounts | None = None
+    holds: Callable[[bytes], bool] | None = None
+    """Who wants a verdict to wait: a package manager is at work."""
     limit_bytes: int = HASH_LIMIT_BYTES
     devices: dict[bytes, int] = field(default_factory=dict)
     """Device number of each root: what lies on another one is another file system."""
@@ -84,6 +86,9 @@ class Judge:
         if root is None or not self.scope.covers(path) or self.hidden(path):
             return
         if any(is_below(path, folder) for folder in self.taking):
+            self.postponed.append(path)
+            return
+        if self.holds is not None and self.holds(path):
             self.postponed.append(path)
             return
         if self.baseline.entries(root) is None:

@@ -99,6 +99,7 @@ class Integrity:
         self._examiner = Examiner(options, store, clock, watches=self._observer.watched, packages=packages)
         self._scope, self._ledger = self._examiner.scope, self._examiner.ledger
         self._baseline, self._judge = self._examiner.baseline, self._examiner.judge
+        self._judge.holds = None if packages is None else packages.holds
         self._guard = Guard(self._scope.roots, was_known=lambda path: store.directory_row(path) is not None)
         for link, root in self._scope.links.items():
             self._guard.follow(link, root)
