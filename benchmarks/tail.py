@@ -37,7 +37,7 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import prepare_state
 from breachwatch.detect.engine import Detector
-from breachwatch.model import Block, Event, Match, RawLine
+from breachwatch.model import Block, Event, Match, RawLine, Signal
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import LogFiles, LogSpec
 from breachwatch.watch.wake import Wake
@@ -198,7 +198,8 @@ def tail_and_store(path: Path, scratch: Path) -> tuple[int, int]:
     files, how = LogFiles(LogSpec(pattern=str(path)), {}, clock=clock), SourceFormat(format="syslog")
     lines = found = 0
     while True:
-        before, signals = lines, []
+        before = lines
+        signals: list[Signal] = []
         for piece in files.poll(1 << 20):
             assert isinstance(piece, Block)
             lines += piece.data.count(b"\n")

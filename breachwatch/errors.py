@@ -108,6 +108,10 @@ class StoreError(BreachWatchError):
     """State could not be read or written: full disk, wrong owner, damaged or foreign database."""
 
 
+class RowError(StoreError):
+    """One stored row is damaged or forbids a change: what hangs on it waits for a person, all else goes on."""
+
+
 class LockedError(StoreError):
     """Another process owns this state directory."""
 

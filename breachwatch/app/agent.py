@@ -51,6 +51,9 @@ COMMIT_S = 1.0
 HEARTBEAT_S = 60.0
 """How often the hub and the fleet hear that this host is watched."""
 
+SAID = frozenset({"rule_refused", "rules_kept"})
+"""Statements that the operator has to read in words: the audit trail keeps their hash only."""
+
 IDLE_WAKES = 3
 IDLE_PAUSE_S = 0.02
 """A neighbour that writes all the time must not keep the agent looking at logs that do not grow."""
@@ -166,11 +169,13 @@ class Agent:
         return POLL_S if due is None else min(POLL_S, due)
 
     def note(self, action: str, detail: str) -> None:
-        """Queue a statement about the daemon itself; it leaves with the next commit."""
+        """Queue a statement about the daemon itself; it leaves with the next commit. What was refused is said too."""
+        if action in SAID:
+            print(f"breachwatch agent: {action}: {detail}", file=sys.stderr, flush=True)  # noqa: T201  # its log
         self._notes.append(daemon_signal(action, detail, host=self._settings.host, at_utc=self._clock.now()))
 
     def tick(self) -> int:
-        """Poll every source once; returns the number of things seen. Raises: StoreError.
+        """Poll every source once; returns the number of things seen, 0 where nothing is left. Raises: StoreError.
 
         Matches are committed at once, with the state of correlations and how far every source was read. Where nothing
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
@@ -187,7 +192,11 @@ class Agent:
         if self._told:
             self._told = False
             poke(self._wake)
-        return seen
+        return seen or int(self._is_behind())
+
+    def _is_behind(self) -> bool:
+        """Whether a log has more than one poll takes, even if nothing came of it: a line of gigabytes, for one."""
+        return any(isinstance(one.source, LogFiles) and one.source.is_behind() for one in self._sources)
 
     def _tick_source(self, watched: WatchedSource) -> int:
         seen = 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from breachwatch.app.perform import Performer
-from breachwatch.errors import BreachWatchError, StoreError
+from breachwatch.errors import BreachWatchError, RowError, StoreError
 from breachwatch.model import Duty, Incident, IncidentState
 from breachwatch.playbook.plan import plan
 from breachwatch.playbook.schema import Playbook
@@ -42,6 +42,8 @@ class Conductor:
     duties_of: Callable[[Incident, Mapping[str, str]], Sequence[Duty]]
     on_trouble: Callable[[str, BreachWatchError], None]
     _looks: dict[str, _Look] = field(default_factory=dict)
+    _troubles: dict[str, str] = field(default_factory=dict)
+    """What is wrong with which incident, as it was told."""
 
     def tick(self) -> int:
         """Look at every incident that may want something; returns how many actions were done. Raises: StoreError."""
@@ -49,6 +51,7 @@ class Conductor:
             revisions = view.incidents.revisions(LIVE)
             moving = view.steps.moving()
         self._looks = {name: look for name, look in self._looks.items() if name in revisions}
+        self._troubles = {name: told for name, told in self._troubles.items() if name in revisions}
         now = self.clock.now()
         wanted = [name for name, revision in revisions.items() if name in moving or self._is_due(name, revision, now)]
         return sum(self._conduct(incident_id, revisions[incident_id]) for incident_id in sorted(wanted))
@@ -69,19 +72,33 @@ class Conductor:
         """One incident; its trouble never holds up the others. Raises: StoreError."""
         done = 0
         for _ in range(MAX_ROUNDS):
-            try:
-                did, look = self._round(incident_id)
-            except StoreError:
-                raise
-            except BreachWatchError as error:
-                self.on_trouble(incident_id, error)
-                did, look = 0, _Look(revision, self.clock.now() + AFTER_TROUBLE)
+            did, look = self._tried(incident_id, revision)
             if look is not None:
                 self._looks[incident_id] = look
             done += did
             if not did:
                 break
         return done
+
+    def _tried(self, incident_id: str, revision: int) -> tuple[int, _Look | None]:
+        """One round; what goes wrong with this incident alone is told once and tried again. Raises: StoreError."""
+        try:
+            done = self._round(incident_id)
+        except RowError as error:
+            trouble: BreachWatchError = error
+        except StoreError:
+            raise
+        except BreachWatchError as error:
+            trouble = error
+        except Exception as error:  # noqa: BLE001  # the boundary: a defect met by one incident must not end the others
+            trouble = BreachWatchError(f"defect: {type(error).__name__}", source=_place(error))
+        else:
+            self._troubles.pop(incident_id, None)
+            return done
+        if self._troubles.get(incident_id) != str(trouble):
+            self._troubles[incident_id] = str(trouble)
+            self.on_trouble(incident_id, trouble)
+        return 0, _Look(revision, self.clock.now() + AFTER_TROUBLE)
 
     def _round(self, incident_id: str) -> tuple[int, _Look | None]:
         """Ask once and do what is asked; gives how many actions, and when to look again."""
@@ -107,3 +124,11 @@ class Conductor:
             if found.actions:
                 break  # what was done may change what the next playbook wants: ask anew
         return done, _Look(incident.revision, min(again, default=None))
+
+
+def _place(error: Exception) -> str:
+    """Where a defect showed: module and line, never the words of the error, which may repeat a contact."""
+    last = error.__traceback__
+    while last is not None and last.tb_next is not None:
+        last = last.tb_next
+    return "" if last is None else f"{last.tb_frame.f_globals.get('__name__', '')}:{last.tb_lineno}"

@@ -106,7 +106,7 @@ class Hub:
         self._rows = SqliteVaultRows(layout.vault_db)
         vault = Vault(self._rows, layout.keys)
         self._ingest = Ingest(self._signals, self.store, clock)
-        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock)
+        performer = Performer(self.store, vault, Addressees(settings), guidance.desk, clock, say)
         self._conductor = Conductor(
             self.store, performer, clock, guidance.playbooks, self._book.duties_of, self._incident_trouble
         )
@@ -119,12 +119,13 @@ class Hub:
             worker_id=f"{settings.host.name}-{os.getpid()}-{secrets.token_hex(4)}",
             workers=settings.smtp.connections,
             on_trouble=self._state_trouble,
+            on_channel=self._channel_trouble,
         )
         self._stop, self._engine_wake = threading.Event(), threading.Event()
         self._sender = threading.Thread(target=self._send, name="outbox")
         self._defect: BaseException | None = None
         self._next_alive = 0.0
-        self._said = ""
+        self._said: set[str] = set()
         self._token: tuple[int, int | None] = (-1, None)
         self._retention = Retention(self._signals, clock, settings.state.signal_retention_days, (READER,))
 
@@ -144,8 +145,8 @@ class Hub:
         """One look at everything; returns how much was done. Raises: whatever ended the sending thread."""
         if self._defect is not None:
             raise self._defect
-        self._beat()
         try:
+            self._beat()
             self._retention.tick()
             if not self._may_have_work():
                 return 0
@@ -158,7 +159,7 @@ class Hub:
             return 0
         if acted:
             self._engine_wake.set()
-        self._said = ""
+        self._said.clear()
         return done + acted
 
     def _may_have_work(self) -> bool:
@@ -218,9 +219,15 @@ class Hub:
 
     def _state_trouble(self, error: BreachWatchError) -> None:
         """Said once per kind: a full disk must not be filled by what is said about it."""
-        if str(error) != self._said:
-            self._said = str(error)
+        if str(error) not in self._said:
+            self._said.add(str(error))
             self._say(f"breachwatch hub: {error}; nothing is lost, it is tried again")
+
+    def _channel_trouble(self, channel: Channel, error: BreachWatchError | None) -> None:
+        if error is None:
+            self._say(f"breachwatch hub: {channel} works again")
+        else:
+            self._say(f"breachwatch hub: {channel} does not work: {error}; its messages wait, it is tried again")
 
     def _incident_trouble(self, incident_id: str, error: BreachWatchError) -> None:
         self._say(f"breachwatch hub: {incident_id}: {error}")

@@ -16,6 +16,7 @@ from breachwatch.errors import ApprovalError, IncidentError, UsageError
 from breachwatch.incident.lifecycle import transition
 from breachwatch.model import (
     Campaign,
+    CampaignKind,
     CampaignState,
     Entry,
     Incident,
@@ -24,9 +25,11 @@ from breachwatch.model import (
     StepRun,
     StepState,
 )
-from breachwatch.playbook.plan import check_approval, is_approved
+from breachwatch.playbook.plan import check_approval, is_approved, is_escalation
 from breachwatch.ports import Clock
 from breachwatch.store.hub import HubStore, HubTransaction
+
+_OVER = frozenset({IncidentState.CLOSED, IncidentState.DISMISSED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,6 +61,7 @@ class Operations:
             changed, change = transition(incident, to, actor=actor.label, reason=reason, now=now)
             tx.incidents.save(changed)
             tx.incidents.add_change(change)
+            _end_pages(tx, changed, actor, now)
             tx.audit(
                 Entry(
                     type=f"incident.{to}",
@@ -114,6 +118,9 @@ class Operations:
                     source=campaign_id,
                     hint="run `breachwatch playbook preview` again and approve the hash it prints",
                 )
+            incident = require_incident(tx, campaign.incident_id)
+            if incident.state in _OVER:
+                raise ApprovalError(f"its incident is {incident.state}: nothing of it leaves", source=campaign_id)
             run = _awaiting(tx, campaign)
             need, roles = int(run.output.get("need") or 1), str(run.output.get("roles") or "").split(",")
             given = {approval.approver for approval in tx.steps.approvals(campaign_id, content_hash)}
@@ -177,6 +184,16 @@ def _awaiting(tx: HubTransaction, campaign: Campaign) -> StepRun:
     if run is None or run.state is not StepState.PREPARED or run.output.get("campaign") != campaign.id:
         raise ApprovalError("nothing waits for this approval any more", source=campaign.id)
     return run
+
+
+def _end_pages(tx: HubTransaction, incident: Incident, actor: Actor, now: datetime) -> None:
+    """Once somebody answers, nobody else is called; once it is over, no clock is warned of either."""
+    if incident.state is IncidentState.OPEN:
+        return
+    for campaign in tx.outbox.campaigns([CampaignState.RUNNING, CampaignState.PAUSED], incident_id=incident.id):
+        if campaign.kind is CampaignKind.PAGE and (incident.state in _OVER or is_escalation(campaign.step)):
+            tx.outbox.set_campaign_state(campaign.id, CampaignState.CANCELLED)
+            tx.audit(_entry("campaign.cancelled", now, actor, incident.id, campaign=campaign.id, step=campaign.step))
 
 
 def _hurry(tx: HubTransaction, incident_id: str, now: datetime) -> None:

@@ -6,7 +6,7 @@ written in it makes a second performance impossible.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import blake2b, sha256
@@ -33,7 +33,7 @@ from breachwatch.model import (
 )
 from breachwatch.model.audit import EntryValue
 from breachwatch.model.contact import AudienceProblem
-from breachwatch.notify.campaign import first_deliveries
+from breachwatch.notify.campaign import address_of, first_deliveries
 from breachwatch.playbook.actions import (
     Action,
     MarkNotified,
@@ -84,6 +84,7 @@ class Performer:
     addressees: Addressees
     desk: NoticeDesk
     clock: Clock
+    say: Callable[[str], None]
 
     def perform(self, action: Action, incident: Incident) -> None:
         """Do one action, once. Raises: StoreError, AuditError (then nothing of it happened)."""
@@ -110,11 +111,10 @@ class Performer:
     # -- pages ----------------------------------------------------------------------------------------------------
 
     def _page(self, incident: Incident, run: StepRun, to: str, via: Sequence[Channel], more: dict[str, str]) -> None:
-        people = self.addressees.team(to) or self.addressees.everybody()
-        channels = self.addressees.channels(via) or self.addressees.channels(PAGE_CHANNELS)
-        if not people or not channels:
-            reason = f"nobody could be paged: {'no channel is set up' if people else 'the team is empty'}"
-            self._give_up(incident, run, reason)
+        people, channels = self._reachable(to, via)
+        if not people:
+            why = "nobody of the team has an address on a channel that is set up"
+            self._give_up(incident, run, f"nobody could be paged: {why}")
             return
         ids = self.vault.put(people)
         try:
@@ -136,6 +136,9 @@ class Performer:
             created_by="system",
         )
         with self.store.transaction() as tx:
+            present = tx.incidents.get(incident.id)
+            if present is None or present.state is not incident.state:
+                return  # somebody answered meanwhile: the playbook is asked anew
             if not tx.steps.add(replace(run, output={"campaign": campaign.id, "to": to})):
                 return
             tx.outbox.add_campaign(campaign, notice.content)
@@ -146,13 +149,23 @@ class Performer:
             tx.audit(_entry("page.called", now, incident, **body))
             self._note(tx, incident, now, "page", f"{to} called ({run.step}, {run.n})")
 
+    def _reachable(self, to: str, via: Sequence[Channel]) -> tuple[list[Person], tuple[Channel, ...]]:
+        """Who is meant, by the playbook's channels or else by any; where none of them can be reached, everybody."""
+        known, team = self.addressees, self.addressees.team(to)
+        for people, wanted in ((team, via), (team, PAGE_CHANNELS), (known.everybody(), PAGE_CHANNELS)):
+            channels = known.channels(wanted)
+            if any(address_of(person, channel) for person in people for channel in channels):
+                return people, channels
+        return [], ()
+
     def _give_up(self, incident: Incident, run: StepRun, reason: str) -> None:
-        """A page that cannot leave is on record, and the escalation goes on."""
+        """A page that cannot leave is said and on record, and the escalation goes on."""
         now = self.clock.now()
         with self.store.transaction() as tx:
             if tx.steps.add(replace(run, output={"reason": reason})):
                 tx.audit(_entry("page.failed", now, incident, step=run.step, n=run.n, reason_sha256=digest(reason)))
                 self._note(tx, incident, now, "page", reason)
+        self.say(f"breachwatch hub: {incident.id}: {reason}")
 
     # -- notices --------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from breachwatch.app.rule_cache import default_cache, load_cached
 from breachwatch.detect.load import RuleSet, RuleText
 from breachwatch.errors import ConfigError
+from breachwatch.watch.source import display
 
 
 def read_rule_texts(folders: Sequence[Path]) -> list[RuleText]:
@@ -21,9 +22,9 @@ def read_rule_texts(folders: Sequence[Path]) -> list[RuleText]:
             )
         for file in files:
             try:
-                texts.append(RuleText(source=str(file), text=file.read_text(encoding="utf-8")))
+                texts.append(RuleText(source=display(file), text=file.read_text(encoding="utf-8")))
             except (OSError, UnicodeDecodeError) as error:
-                raise ConfigError(f"cannot read rule file: {error}", source=str(file)) from error
+                raise ConfigError(f"cannot read rule file: {error}", source=display(file)) from error
     return texts
 
 

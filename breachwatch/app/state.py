@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -80,13 +83,27 @@ def prepare_state(root: Path) -> StateLayout:
             hint="run as its owner, or set state.directory to another place",
         )
     layout = StateLayout(root)
-    layout.keys.mkdir(mode=0o700, exist_ok=True)
+    with _state_errors(root):
+        layout.keys.mkdir(mode=0o700, exist_ok=True)
     return layout
 
 
+@contextmanager
+def _state_errors(path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into StoreError: a full disk is said, never a traceback."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free space on the state volume" if error.errno in {errno.ENOSPC, errno.EDQUOT} else None
+        raise StoreError(
+            f"cannot write to the state directory: {error.strerror}", source=str(path), hint=hint
+        ) from error
+
+
 def hold_lock(path: Path, what: str) -> IO[str]:
-    """Take the lock for the life of the returned file. Raises: LockedError."""
-    handle = path.open("a+", encoding="utf-8")
+    """Take the lock for the life of the returned file. Raises: LockedError, StoreError (it cannot be written)."""
+    with _state_errors(path):
+        handle = path.open("a+", encoding="utf-8")
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -98,18 +115,20 @@ def hold_lock(path: Path, what: str) -> IO[str]:
             source=str(path.parent),
             hint="stop it first, or set state.directory to another place",
         ) from error
-    handle.seek(0)
-    handle.truncate()
-    handle.write(f"{os.getpid()}\n")
-    handle.flush()
+    with _state_errors(path):
+        handle.seek(0)
+        handle.truncate()
+        handle.write(f"{os.getpid()}\n")
+        handle.flush()
     return handle
 
 
 def write_alive(path: Path, now: datetime, **details: str | int) -> None:
-    """Replace the sign of life in one step."""
+    """Replace the sign of life in one step. Raises: StoreError (full disk: then the old one goes stale)."""
     fresh = path.with_suffix(".alive.new")
-    fresh.write_text(json.dumps({"pid": os.getpid(), "at": now.isoformat(), **details}), encoding="utf-8")
-    fresh.replace(path)
+    with _state_errors(path):
+        fresh.write_text(json.dumps({"pid": os.getpid(), "at": now.isoformat(), **details}), encoding="utf-8")
+        fresh.replace(path)
 
 
 def read_alive(path: Path) -> tuple[datetime, int] | None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from breachwatch.app.pipeline import daemon_signal
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
 from breachwatch.errors import BreachWatchError, StoreError
+from breachwatch.model import Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 
@@ -40,6 +42,9 @@ breaks later must not stop the other child from watching."""
 
 PROVEN_S = 5.0
 """A child that lived this long once was configured rightly."""
+
+MAX_UNRECORDED = 1_000
+"""Statements kept in memory while the state cannot be written; beyond them the oldest are only in the log."""
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -78,16 +83,26 @@ class Child:
     proven: bool = False
 
     def start(self, now_s: float) -> None:
-        """Spawn it and hand over its settings."""
+        """Spawn it and hand over its settings. Raises: OSError (no process or memory left); the next is scheduled."""
+        self.started_at = now_s
+        self._schedule(now_s)
         self.process = subprocess.Popen(
             self.spec.command,
             stdin=subprocess.PIPE,
             preexec_fn=_die_with_parent,  # noqa: PLW1509  # only prctl: async-signal-safe
         )
         assert self.process.stdin is not None
-        self.process.stdin.write(self.spec.stdin)
-        self.process.stdin.close()
-        self.started_at, self.restart_at = now_s, None
+        with suppress(BrokenPipeError):  # it died before it read them; its exit code says why
+            self.process.stdin.write(self.spec.stdin)
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.restart_at = None
+        self.crashes -= 1
+
+    def _schedule(self, now_s: float) -> None:
+        """When it starts again: after a wait that grows with every crash in a row."""
+        self.restart_at = now_s + BACK_OFF_S[min(self.crashes, len(BACK_OFF_S) - 1)]
+        self.crashes += 1
 
     def died(self, now_s: float) -> int | None:
         """Its exit code if it has just ended; schedules the restart."""
@@ -98,8 +113,7 @@ class Child:
             return None
         self.proven = self.proven or now_s - self.started_at >= PROVEN_S
         self.crashes = 0 if now_s - self.started_at >= STEADY_S else self.crashes
-        self.restart_at = now_s + BACK_OFF_S[min(self.crashes, len(BACK_OFF_S) - 1)]
-        self.crashes += 1
+        self._schedule(now_s)
         return code
 
 
@@ -116,6 +130,8 @@ class Supervisor:
     _wake: threading.Event = field(default_factory=threading.Event)
     _stopping: bool = False
     _hang_up: bool = False
+    _unrecorded: list[Signal] = field(default_factory=list)
+    _said: set[str] = field(default_factory=set)
 
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; 0 after a clean stop. Raises: LockedError, StoreError."""
@@ -147,7 +163,7 @@ class Supervisor:
                 return fatal
             if now_s >= next_alive:
                 next_alive = now_s + ALIVE_EVERY_S
-                write_alive(self.layout.alive("run"), self.clock.now())
+                self._beat()
             if self._hang_up:
                 self._hang_up = False
                 self._signal_children(signal.SIGHUP)
@@ -173,23 +189,53 @@ class Supervisor:
                 if code in CONFIGURATION_EXITS and not child.proven:
                     return code
             if child.restart_at is not None and now_s >= child.restart_at:
-                again = child.process is not None
-                child.start(now_s)
-                if again:
-                    self._record("child_restarted", f"{child.spec.name}, restart {child.crashes}")
+                self._start(child, now_s)
         return None
 
-    def _record(self, action: str, detail: str) -> None:
-        """Tell the operator now and the audit trail as soon as a hub runs."""
-        self.say(f"breachwatch run: {action}: {detail}")
+    def _start(self, child: Child, now_s: float) -> None:
+        again = child.process is not None
         try:
-            store = SqliteAgentStore(self.layout.agent_db)
-            try:
-                store.append_signals([daemon_signal(action, detail, host=self.host, at_utc=self.clock.now())])
-            finally:
-                store.close()
+            child.start(now_s)
+        except OSError as error:
+            self._record("child_not_started", f"{child.spec.name}: {error.strerror}")
+            return
+        if again:
+            self._record("child_restarted", f"{child.spec.name}, restart {child.crashes}")
+
+    def _beat(self) -> None:
+        """A sign of life, and what could not be recorded before. Trouble with the disk ends no supervision."""
+        try:
+            write_alive(self.layout.alive("run"), self.clock.now())
+            self._write_down()
+            self._said.clear()
         except StoreError as error:
-            self.say(f"breachwatch run: could not record {action}: {error}")
+            self._tell_once(str(error))
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._said:
+            self._said.add(text)
+            self.say(f"breachwatch run: {text}; it is tried again")
+
+    def _record(self, action: str, detail: str) -> None:
+        """Tell the operator now and the audit trail as soon as the state can be written and a hub runs."""
+        self.say(f"breachwatch run: {action}: {detail}")
+        self._unrecorded.append(daemon_signal(action, detail, host=self.host, at_utc=self.clock.now()))
+        del self._unrecorded[:-MAX_UNRECORDED]
+        try:
+            self._write_down()
+        except StoreError as error:
+            self._tell_once(str(error))
+
+    def _write_down(self) -> None:
+        """Make durable what is on record only here. Raises: StoreError (it stays, and is tried with the next beat)."""
+        if not self._unrecorded:
+            return
+        store = SqliteAgentStore(self.layout.agent_db)
+        try:
+            store.append_signals(self._unrecorded)
+        finally:
+            store.close()
+        self._unrecorded.clear()
 
     def _signal_children(self, number: signal.Signals) -> None:
         for child in self._children:

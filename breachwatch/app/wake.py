@@ -10,6 +10,8 @@ import select
 from contextlib import suppress
 from pathlib import Path
 
+from breachwatch.errors import StoreError
+
 
 def poke(path: Path) -> None:
     """Wake whoever waits; nothing happens if nobody does."""
@@ -22,13 +24,16 @@ def poke(path: Path) -> None:
 
 
 class WakePipe:
-    """The waiting end."""
+    """The waiting end. Raises: StoreError (it cannot be made)."""
 
     def __init__(self, path: Path) -> None:
-        with suppress(FileExistsError):
-            os.mkfifo(path, 0o600)
-        # opened for both, so that it never reads as closed while no poker has it open
-        self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            with suppress(FileExistsError):
+                os.mkfifo(path, 0o600)
+            # opened for both, so that it never reads as closed while no poker has it open
+            self._pipe = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise StoreError(f"cannot make the hub's pipe: {error.strerror}", source=str(path)) from error
 
     def wait(self, timeout_s: float) -> bool:
         """Sleep until poked or for `timeout_s`; True if poked."""

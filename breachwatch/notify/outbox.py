@@ -16,6 +16,7 @@ from queue import Empty, SimpleQueue
 from breachwatch.errors import (
     AmbiguousDeliveryError,
     BreachWatchError,
+    ChannelDownError,
     StoreError,
     TemplateError,
     TransientDeliveryError,
@@ -81,10 +82,12 @@ class OutboxEngine:
         lease_s: float = LEASE_S,
         policies: Mapping[CampaignKind, RetryPolicy] = POLICIES,
         on_trouble: Callable[[BreachWatchError], None] | None = None,
+        on_channel: Callable[[Channel, BreachWatchError | None], None] | None = None,
     ) -> None:
         self._store, self._vault, self._renderer, self._clock = store, vault, renderer, clock
         self._worker_id, self._lease_s, self._policies = worker_id, lease_s, policies
-        self._on_trouble = on_trouble
+        self._on_trouble, self._on_channel = on_trouble, on_channel
+        self._down: set[Channel] = set()
         self._results: SimpleQueue[Outcome] = SimpleQueue()
         self._unrecorded: list[Outcome] = []
         """Taken from the queue but not durable yet: a commit that fails is tried again with them."""
@@ -151,6 +154,7 @@ class OutboxEngine:
         # durable from here on
         for outcome in self._unrecorded:
             self._lanes[outcome.delivery.channel].recorded(outcome)
+            self._heed(outcome)
         self._unrecorded = []
         for channel, lane in self._lanes.items():
             lane.sendable = running
@@ -160,6 +164,15 @@ class OutboxEngine:
             for outcome in gone:
                 self._take(outcome)
         return recorded + sum(map(len, claims.values()))
+
+    def _heed(self, outcome: Outcome) -> None:
+        """Tell once that a channel as a whole does not work, and once that it works again."""
+        channel, is_down = outcome.delivery.channel, isinstance(outcome.error, ChannelDownError)
+        if (not is_down and outcome.accepted is None) or is_down == (channel in self._down):
+            return
+        self._down ^= {channel}
+        if self._on_channel is not None:
+            self._on_channel(channel, outcome.error if is_down else None)
 
     def close(self) -> None:
         """Begin no new send, let those under way end, record everything. Raises: StoreError."""

@@ -139,6 +139,11 @@ def escalation_key(playbook: Playbook, incident: Incident, level: int) -> str:
     return f"{playbook.id}/escalation.{incident.reopened}.{level}"
 
 
+def is_escalation(step: str) -> bool:
+    """Whether a step's key is that of a level's pages."""
+    return step.partition("/")[2].startswith("escalation.")
+
+
 def clock_key(playbook: Playbook, regime: str, stage: str) -> str:
     """The key of a clock's warnings."""
     return f"{playbook.id}/clock.{regime}.{stage}"

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import msgspec
 
@@ -21,6 +21,7 @@ from breachwatch.model import BaselineUpdate, Checkpoint, Deviation, DirectoryRo
 from breachwatch.ports import BaselineSealer
 from breachwatch.store.baseline import TABLES as BASELINE_TABLES
 from breachwatch.store.baseline import BaselineTables
+from breachwatch.store.wal import use_wal
 
 BUSY_TIMEOUT_S = 30.0
 """How long agent, hub and supervisor wait for one another."""
@@ -67,7 +68,8 @@ class SqliteAgentStore:
             )
         self._path.touch(mode=0o600, exist_ok=True)
         connection = sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-2000"):
+        use_wal(connection.execute)
+        for pragma in ("synchronous=FULL", "cache_size=-2000"):
             connection.execute(f"PRAGMA {pragma}")
         self._migrate(connection)
         return connection
@@ -76,7 +78,8 @@ class SqliteAgentStore:
         connection.execute("BEGIN IMMEDIATE")
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         application = connection.execute("PRAGMA application_id").fetchone()[0]
-        foreign = application not in {0, APPLICATION_ID} or (version > 0 and application == 0)
+        is_new = not connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] and version == 0
+        foreign = application != (0 if is_new else APPLICATION_ID)
         if foreign or version > len(MIGRATIONS):
             connection.execute("ROLLBACK")
             raise StoreError(
@@ -199,7 +202,7 @@ class SqliteAgentStore:
         before = connection.total_changes
         connection.executemany(
             "INSERT OR IGNORE INTO signal (id, kind, at, body) VALUES (?, ?, ?, ?)",
-            [(item.id, str(item.kind), _stamp(item.at_utc), msgspec.json.encode(item)) for item in signals],
+            [_row(item) for item in signals],
         )
         return connection.total_changes - before
 
@@ -281,6 +284,22 @@ def _with_seq(signal: Signal, seq: int) -> Signal:
         id=signal.id, kind=signal.kind, at_utc=signal.at_utc, host=signal.host, match=signal.match, gap=signal.gap,
         action=signal.action, detail=signal.detail, seq=seq,
     )  # fmt: skip
+
+
+def _row(signal: Signal) -> tuple[str, str, str, bytes]:
+    try:
+        return signal.id, str(signal.kind), _stamp(signal.at_utc), msgspec.json.encode(signal)
+    except UnicodeEncodeError:  # a file name that is no UTF-8, in words about it: stored as visible escapes
+        plain = _visible(msgspec.to_builtins(signal))
+        return plain["id"], str(signal.kind), _stamp(signal.at_utc), msgspec.json.encode(plain)
+
+
+def _visible(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {_visible(name): _visible(item) for name, item in value.items()}
+    return [_visible(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _stamp(moment: datetime) -> str:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DontWrapMixin
 from sqlalchemy.sql.dml import ReturningInsert
 from sqlalchemy.types import TypeDecorator
 
-from breachwatch.errors import StoreError
+from breachwatch.errors import RowError, StoreError
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -22,6 +22,10 @@ _MICROSECOND = timedelta(microseconds=1)
 
 class _ColumnError(StoreError, DontWrapMixin):
     """Reaches the caller as it is: SQLAlchemy would wrap it into an error of its own, with the parameters."""
+
+
+class _DamagedError(RowError, DontWrapMixin):
+    """The same of a stored value that cannot be read."""
 
 
 class UtcMicros(TypeDecorator[datetime]):
@@ -64,7 +68,7 @@ class Json(TypeDecorator[Any]):
         try:
             return json.loads(value)
         except ValueError as error:
-            raise _ColumnError("a stored row is damaged: no JSON", hint="check the disk; restore a backup") from error
+            raise _DamagedError("a stored row is damaged: no JSON", hint="check the disk; restore a backup") from error
 
 
 class HostileText(TypeDecorator[str]):

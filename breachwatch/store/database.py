@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import QueuePool
 
 from breachwatch.errors import StoreError
+from breachwatch.store.wal import use_wal
 
 metadata = MetaData()
 """Every table of the hub hangs here; migrations are checked against it."""
@@ -31,7 +32,7 @@ def open_database(url: str) -> Engine:
         connection.isolation_level = None  # we begin transactions ourselves
         cursor = connection.cursor()
         cursor.execute(f"PRAGMA busy_timeout={BUSY_TIMEOUT_MS}")
-        cursor.execute("PRAGMA journal_mode=WAL")
+        use_wal(cursor.execute)
         cursor.execute("PRAGMA synchronous=FULL")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.close()

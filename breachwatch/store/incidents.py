@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from breachwatch.errors import StoreError
+from breachwatch.errors import RowError, StoreError
 from breachwatch.model import Incident, IncidentState, Match, Severity, StateChange
 from breachwatch.store.columns import HostileText, Json, UtcMicros, insert_ignoring, insert_or_update
 from breachwatch.store.database import metadata
@@ -368,7 +368,7 @@ def _incident(row: Row[Any], keys: frozenset[tuple[str, str]]) -> Incident:
     try:
         severity, state = Severity(row.severity), IncidentState(row.state)
     except ValueError as error:
-        raise StoreError("a stored incident is damaged or newer than this program", source=row.id) from error
+        raise RowError("a stored incident is damaged or newer than this program", source=row.id) from error
     return Incident(
         id=row.id,
         title=row.title,

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 
-from breachwatch.errors import StoreError
+from breachwatch.errors import RowError
 from breachwatch.model import Match
 
 _decoder = msgspec.json.Decoder(Match)
@@ -26,4 +26,4 @@ def match_from_json(text: str) -> Match:
     try:
         return _decoder.decode(text)
     except (msgspec.DecodeError, msgspec.ValidationError) as error:
-        raise StoreError("a stored match is damaged", hint="check the disk; restore a backup") from error
+        raise RowError("a stored match is damaged", hint="check the disk; restore a backup") from error

@@ -9,11 +9,15 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, text
 
+import breachwatch.store.hub  # noqa: F401  # every table
 from breachwatch.errors import StoreError
-from breachwatch.store.database import store_errors
+from breachwatch.store.database import metadata, store_errors
 
-HEAD = "0001"
-"""The newest revision in `migrations/versions`."""
+REVISIONS = ("0001",)
+"""Those in `migrations/versions`, oldest first."""
+
+HEAD = REVISIONS[-1]
+"""The newest."""
 
 LOCK = 0x42574842  # "BWHB"
 """PostgreSQL's advisory lock: two hubs that start at once migrate one after the other."""
@@ -49,9 +53,14 @@ def _revision(connection: Connection) -> str | None:
 
 def _refuse_foreign(connection: Connection, known: str | None) -> None:
     where = str(connection.engine.url.render_as_string(hide_password=True))
-    if known is None and inspect(connection).has_table("incident"):
+    tables = set(inspect(connection).get_table_names()) - {"alembic_version"}
+    if known is None and tables & set(metadata.tables):
         raise StoreError("this database has tables of ours but no version", source=where, hint="restore a backup")
-    if known is not None and known > HEAD:
+    is_newer = known is not None and known > HEAD and "incident" in tables
+    is_foreign = known not in REVISIONS if known is not None else tables and connection.dialect.name == "sqlite"
+    if is_foreign and not is_newer:
+        raise StoreError("this is not a hub's database", source=where, hint="name an empty one, or another place")
+    if is_newer:
         raise StoreError(
             f"the hub's database is of a newer version ({known}; this program knows {HEAD})",
             source=where,

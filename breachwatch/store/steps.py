@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Column, Connection, ForeignKey, Index, Integer, Row, String, Table, select
 
-from breachwatch.errors import StoreError
+from breachwatch.errors import RowError
 from breachwatch.model import Approval, StepRun, StepState
 from breachwatch.store.columns import HostileText, Json, UtcMicros, insert_ignoring, insert_or_update
 from breachwatch.store.database import metadata
@@ -58,7 +58,7 @@ class StepTable:
             return
         known = self.get(run.incident_id, run.step, run.n)
         if known is not None and str(known.state) in _ENDED and known.state is not run.state:
-            raise StoreError(
+            raise RowError(
                 f"step is {known.state} and cannot become {run.state}", source=f"{run.incident_id} {run.step} #{run.n}"
             )
         insert_or_update(
@@ -139,7 +139,7 @@ def _run(row: Row[Any]) -> StepRun:
     try:
         state = StepState(row.state)
     except ValueError as error:
-        raise StoreError("a stored step is damaged or newer than this program", source=row.step) from error
+        raise RowError("a stored step is damaged or newer than this program", source=row.step) from error
     return StepRun(
         incident_id=row.incident_id,
         step=row.step,

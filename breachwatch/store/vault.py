@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from breachwatch.errors import StoreError
+from breachwatch.store.wal import use_wal
 
 LOOKUP = 500
 """Ids per query, below SQLite's variable limit."""
@@ -23,7 +24,8 @@ class SqliteVaultRows:
             path.touch(mode=0o600, exist_ok=True)
             self._path = path
             self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
-            for pragma in ("secure_delete=ON", "journal_mode=WAL", "synchronous=FULL"):
+            use_wal(self._connection.execute)
+            for pragma in ("secure_delete=ON", "synchronous=FULL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.execute(
                 "CREATE TABLE IF NOT EXISTS person"

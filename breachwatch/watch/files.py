@@ -122,6 +122,10 @@ class LogFiles:
 
     # -- polling --------------------------------------------------------------------------------------------------
 
+    def is_behind(self) -> bool:
+        """Whether a file has more than the last poll took."""
+        return any(isinstance(tail, FileTail) and tail.is_behind for tail in self._all())
+
     def hint(self) -> None:
         """The kernel said that names changed: look before the next second."""
         self._next_discovery = 0.0
@@ -413,8 +417,7 @@ class LogFiles:
         identity = None if status is None else (status.st_dev, status.st_ino)
         if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
             return
-        tail = self._lives.renamed(known, self._path_of(known.source))
-        tail = tail or self._lives.copy_of(known, self._path_of(known.source), taken=self._taken())
+        tail = self._lives.continued(known, self._path_of(known.source), taken=self._taken())
         if tail is not None:
             self._adopt(tail)
         elif known.offset and not known.rotated and not self._continue_replaced(known, path):

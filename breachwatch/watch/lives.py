@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 from breachwatch.model import Checkpoint
 from breachwatch.ports import Clock
@@ -13,7 +14,7 @@ from breachwatch.watch.archive import PackedTail, packed_head, unpacked
 from breachwatch.watch.fingerprint import HEAD_BYTES, head_hash
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import History, Life
-from breachwatch.watch.names import Found, Listing, neighbours
+from breachwatch.watch.names import Found, Listing, changes_around, neighbours
 from breachwatch.watch.source import display
 from breachwatch.watch.tail import FileTail
 
@@ -22,6 +23,13 @@ OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 SECOND_NS = 1_000_000_000
 """Some compressors keep a file's time in whole seconds."""
 
+TICK_NS = 10_000_000
+"""Times of files are this coarse: two changes within it look like one."""
+
+LOOKS = 8
+"""At names that change under the look."""
+
+T = TypeVar("T")
 Identity = tuple[int, int]
 Tail = FileTail | PackedTail
 
@@ -49,6 +57,24 @@ class Lives:
 
     def is_beside(self, tail: FileTail, path: str) -> bool:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
+        return self._settled(path, lambda: self._lies_beside(tail, path) or None) is not None
+
+    def _settled(self, path: str, look: Callable[[], T | None]) -> T | None:
+        """What a look around the log finds. Nothing only if no name changed meanwhile.
+
+        A rotation that renames while we read the names can hide a file that was there all the time.
+        """
+        for _ in range(LOOKS):
+            seen = changes_around(path, self._elsewhere)
+            found = look()
+            if found is not None or (seen == changes_around(path, self._elsewhere) and self._is_past(seen)):
+                return found
+        return None
+
+    def _is_past(self, changes: Sequence[int]) -> bool:
+        return self._clock.now().timestamp() * SECOND_NS - max(changes, default=0) > TICK_NS
+
+    def _lies_beside(self, tail: FileTail, path: str) -> bool:
         known = tail.checkpoint()
         around = self.around(path)
         return any(found.identity == tail.identity for found in around) or any(
@@ -64,6 +90,16 @@ class Lives:
             found.identity == tail.identity and found.is_rotated and found.path.suffix != ".bak"
             for found in self.around(path)
         )
+
+    def continued(self, known: Checkpoint, path: str, *, taken: set[Identity]) -> Tail | None:
+        """Where rotation took the checkpoint's file: under another name, or as a copy."""
+
+        def look() -> Tail | None:
+            if (tail := self.renamed(known, path)) is not None:
+                return tail
+            return self.copy_of(known, path, taken=taken)
+
+        return self._settled(path, look)
 
     def renamed(self, known: Checkpoint, path: str) -> Tail | None:
         """The checkpoint's own file under another name."""

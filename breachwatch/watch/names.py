@@ -99,15 +99,29 @@ def neighbours(path: str, elsewhere: Sequence[str] = (), listing: Listing | None
     base = Path(path)
     stem, extension = _stem_of(base)
     listing = listing or Listing()
-    # a symlink is rotated where it points to
-    places = {base.parent, Path(os.path.realpath(path)).parent, *(Path(place) for place in elsewhere)}
     found = [
         item
-        for folder in places
+        for folder in _places(path, elsewhere)
         for name in listing.beginning(folder, stem)
         if name != base.name and (item := _look(folder / name, base.name, stem, extension)) is not None
     ]
     return sorted(found, key=lambda item: (item.changed_ns, item.path.name))
+
+
+def _places(path: str, elsewhere: Sequence[str]) -> set[Path]:
+    # a symlink is rotated where it points to
+    return {Path(path).parent, Path(os.path.realpath(path)).parent, *(Path(place) for place in elsewhere)}
+
+
+def changes_around(path: str, elsewhere: Sequence[str] = ()) -> list[int]:
+    """When names last changed in each folder that has the log's neighbours; nanoseconds since 1970."""
+    changes = []
+    for folder in sorted(_places(path, elsewhere)):
+        try:
+            changes.append(folder.stat().st_mtime_ns)
+        except OSError:
+            changes.append(0)
+    return changes
 
 
 def _stem_of(base: Path) -> tuple[str, str]:

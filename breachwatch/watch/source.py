@@ -41,7 +41,7 @@ class Source(Protocol):
         ...
 
 
-def display(path: str | bytes) -> str:
+def display(path: str | bytes | os.PathLike[str]) -> str:
     r"""A path as valid text: bytes that are no UTF-8 become \xhh."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 

@@ -49,6 +49,8 @@ class FileTail:
         """Monotonic seconds of when the file lost its name; meaningless while it is the current one."""
         self.was_missed = False
         """Somebody looked whether it vanished."""
+        self.is_behind = False
+        """The last `pieces` ended with its budget and not with the file."""
         self.quiet_since = clock.monotonic()
         """Monotonic seconds since when it has not grown."""
         self._fd = descriptor
@@ -206,6 +208,7 @@ class FileTail:
         mistaken for the one that was checked.
         """
         left = budget_bytes
+        self.is_behind = False
         is_quiet = self._clock.monotonic() - self.quiet_since >= RECORD_QUIET_S
         while left > 0:
             begin = self._cutter.offset
@@ -226,6 +229,7 @@ class FileTail:
             yield from pieces
             if is_end:
                 return
+        self.is_behind = True
 
     def _took(self, chunk: bytes, begin: int) -> None:
         """Remember how to recognise the place that was reached."""

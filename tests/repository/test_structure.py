@@ -31,6 +31,7 @@ WIDE_CLASSES: dict[str, str] = {
     "breachwatch/store/incidents.py:IncidentTable": "one method per statement on the tables of incidents",
     "breachwatch/store/outbox.py:OutboxTable": "one method per statement on the tables of the outbox",
     "breachwatch/watch/tail.py:FileTail": "one open file: what is asked of it belongs to one descriptor",
+    "tests/app/hub_host.py:Desk": "what people do to a hub and what they see of it, so that tests read as a story",
     "tests/watch/integrity/host.py:Host": "the words that the tests of file integrity are written in",
     "tests/playbook/test_plan.py:PlannerMachine": "a state machine of hypothesis: one method per thing that can happen",
 }

@@ -1,174 +1,229 @@
-"""The agent's state on disk: private, exclusive, migrated, and never silently replaced when it is damaged."""
+"""What an agent keeps on disk: whole or not at all after kill -9, never in a file of somebody else's."""
 
 from __future__ import annotations
 
 import os
+import random
+import signal as signals_of_os
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from breachwatch.app.pipeline import daemon_signal
 from breachwatch.errors import LockedError, StoreError
-from breachwatch.model import Checkpoint, Signal, SignalKind
-from breachwatch.store.agent import MIGRATIONS, SqliteAgentStore
-from tests.conftest import ROOT, FakeClock
-
-KNOWN = Checkpoint(source="/var/log/a.log", device=1, inode=2, offset=3, tail=b"abc", seals=b"x" * 29)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "agent.db"
+from breachwatch.model import Event, Level, LogSource, Match, RuleRef, Signal, SignalKind
+from breachwatch.store.agent import APPLICATION_ID, MIGRATIONS, SqliteAgentStore
+from tests.conftest import ROOT
+from tests.store.writer import AT, reached, said
 
 
-def signal(number: int, clock: FakeClock) -> Signal:
-    return Signal(
-        id=f"s{number}", kind=SignalKind.DAEMON, at_utc=clock.now(), host="web01", action="a", detail="x" * 900
-    )
-
-
-def test_what_was_committed_is_there_after_a_restart(path, clock):
-    store = SqliteAgentStore(path, owner=True)
-    store.commit(signals=[signal(1, clock)], checkpoints=[KNOWN], correlation_state=b"state")
-    store.close()
-    store = SqliteAgentStore(path, owner=True)
-    assert list(store.checkpoints().values()) == [KNOWN]
-    assert store.correlation_state() == b"state"
-    assert [item.id for item in store.read_signals(after=0, limit=9)] == ["s1"]
-    store.close()
-
-
-def test_the_file_is_for_its_owner_only(path):
-    before = os.umask(0)
+def state_of(file: Path) -> tuple[list[str], int, int]:
+    store = SqliteAgentStore(file)
     try:
-        SqliteAgentStore(path).close()
-    finally:
-        os.umask(before)
-    assert path.stat().st_mode & 0o777 == 0o600
-
-
-def test_a_second_owner_is_refused(path):
-    store = SqliteAgentStore(path, owner=True)
-    with pytest.raises(LockedError, match="another breachwatch agent"):
-        SqliteAgentStore(path, owner=True)
-    store.close()
-
-
-@pytest.mark.parametrize("damage", ["noise", "half", "page", "row"])
-def test_damaged_state_is_one_clear_error_and_stays_as_it_is(path, clock, damage: str):
-    store = SqliteAgentStore(path, owner=True)
-    store.commit(signals=[signal(number, clock) for number in range(40)], checkpoints=[KNOWN])
-    store.close()
-    content = path.read_bytes()
-    match damage:
-        case "noise":
-            path.write_bytes(os.urandom(8_192))
-        case "half":
-            path.write_bytes(content[: len(content) // 2])
-        case "page":
-            path.write_bytes(content[:4096] + b"\xff" * 4096 + content[8192:])
-        case "row":
-            connection = sqlite3.connect(path)
-            connection.execute("UPDATE checkpoint SET body = x'c1'")
-            connection.commit()
-            connection.close()
-    damaged = path.read_bytes()
-    with pytest.raises(StoreError) as caught:
-        open_and_read(path)
-    assert str(path) in str(caught.value)
-    assert path.read_bytes()[4096:] == damaged[4096:]
-
-
-def open_and_read(path: Path) -> None:
-    store = SqliteAgentStore(path, owner=True)
-    try:
-        store.checkpoints()
-        store.read_signals(after=0, limit=1_000)
+        ids = [one.id for one in store.read_signals(after=0, limit=10**6)]
+        offsets = [known.offset for known in store.checkpoints().values()]
+        return ids, max(offsets, default=0), int(store.correlation_state() or b"0")
     finally:
         store.close()
 
 
-def test_state_of_a_newer_version_is_refused(path):
-    SqliteAgentStore(path).close()
-    connection = sqlite3.connect(path)
-    connection.execute(f"PRAGMA user_version = {len(MIGRATIONS) + 1}")
-    connection.close()
-    with pytest.raises(StoreError, match="newer version"):
-        SqliteAgentStore(path)
+def test_kill_nine_in_the_middle_of_commits_leaves_each_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    chance = random.Random(5)
+    promised = 0
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.store.writer", str(file), str(promised)],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(chance.random() * 0.05)  # the moment of the kill is the point, not a wait for something
+        process.send_signal(signals_of_os.SIGKILL)
+        rest = [line for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+        process.stdout.close()
+        process.wait(10)
+        ids, offset, correlated = state_of(file)
+        assert len(ids) == offset == correlated, "a commit was torn"
+        if rest:
+            assert offset >= int(rest[-1]), "a commit that had returned was lost"
+        assert offset > promised
+        promised = offset
+    assert ids == [said(number).id for number in range(promised)]
 
 
-def test_a_checkpoint_of_an_older_version_lacks_what_was_not_known_then(path):
-    import msgspec
-
-    SqliteAgentStore(path).close()
-    connection = sqlite3.connect(path)
-    old = msgspec.msgpack.encode({"source": "/var/log/a.log", "device": 1, "inode": 2, "offset": 3})
-    connection.execute("INSERT INTO checkpoint VALUES (?, ?)", ("/var/log/a.log\x001:2", old))
-    connection.commit()
-    connection.close()
-    store = SqliteAgentStore(path)
-    assert list(store.checkpoints().values()) == [Checkpoint(source="/var/log/a.log", device=1, inode=2, offset=3)]
-    store.close()
+def test_only_one_agent_owns_a_state_and_readers_come_beside_it(tmp_path: Path) -> None:
+    owner = SqliteAgentStore(tmp_path / "agent.db", owner=True)
+    with pytest.raises(LockedError, match="another breachwatch agent owns this state directory"):
+        SqliteAgentStore(tmp_path / "agent.db", owner=True)
+    reader = SqliteAgentStore(tmp_path / "agent.db")
+    owner.commit(signals=[said(1)], checkpoints=())
+    assert [one.id for one in reader.read_signals(after=0, limit=10)] == [said(1).id]
+    reader.close()
+    owner.close()
+    SqliteAgentStore(tmp_path / "agent.db", owner=True).close()
 
 
-def test_a_database_of_somebody_else_is_refused(path):
-    connection = sqlite3.connect(path)
-    connection.execute("CREATE TABLE theirs (x)")
-    connection.execute("PRAGMA user_version = 1")
-    connection.close()
-    path.chmod(0o600)
-    with pytest.raises(StoreError, match="not an agent's state"):
-        SqliteAgentStore(path)
-
-
-def test_a_folder_that_cannot_be_written_is_one_clear_error(tmp_path):
-    with pytest.raises(StoreError, match="cannot use the state directory"):
-        SqliteAgentStore(tmp_path / "missing" / "agent.db", owner=True)
-
-
-FULL = """
+OPENER = """
 import sys
-from datetime import datetime, timezone
 from pathlib import Path
-from breachwatch.errors import StoreError
-from breachwatch.model import Checkpoint, Signal, SignalKind
 from breachwatch.store.agent import SqliteAgentStore
-
-folder = Path(sys.argv[1])
-store, stored = SqliteAgentStore(folder / "agent.db", owner=True), 0
-def commit(number):
-    batch = [Signal(id=f"{number}-{i}", kind=SignalKind.DAEMON, at_utc=datetime.now(timezone.utc), host="h", action="a",
-                    detail="x" * 900) for i in range(100)]
-    store.commit(signals=batch, checkpoints=[Checkpoint(source="/a", device=1, inode=2, offset=number + 1)])
-try:
-    while stored < 1000:
-        commit(stored)
-        stored += 1
-except StoreError as error:
-    assert "free space" in str(error), error
-else:
-    raise SystemExit("the disk never filled")
-[known] = store.checkpoints().values()
-assert known.offset == stored, (known.offset, stored)
-(folder / "ballast").unlink()
-commit(stored)
-[known] = store.checkpoints().values()
-assert known.offset == stored + 1
-assert len(store.read_signals(after=0, limit=10**6)) == 100 * (stored + 1)
-store.close()
-print("whole")
+print("ready", flush=True)
+sys.stdin.readline()
+SqliteAgentStore(Path(sys.argv[1])).close()
 """
 
 
-def test_a_full_disk_loses_nothing_that_was_committed_and_goes_on_when_there_is_room(tmp_path):
-    inside = 'mount -t tmpfs -o size=3m none "$0" && head -c 1000000 /dev/zero > "$0/ballast" && exec "$@"'
-    command = ["unshare", "--mount", "--user", "--map-root-user", "sh", "-c", inside, str(tmp_path)]
-    done = subprocess.run(
-        [*command, sys.executable, "-c", FULL, str(tmp_path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    if "unshare" in done.stderr or "mount" in done.stderr:
-        pytest.skip(f"no private file system can be mounted here: {done.stderr.strip()}")
-    assert (done.returncode, done.stdout) == (0, "whole\n"), done.stderr
+def test_many_processes_that_meet_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", OPENER, str(tmp_path / "agent.db")]
+    started = [
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                         text=True)
+        for _ in range(6)
+    ]  # fmt: skip
+    for one in started:
+        assert one.stdout is not None
+        assert one.stdout.readline() == "ready\n"
+    for one in started:
+        assert one.stdin is not None
+        one.stdin.write("\n")
+        one.stdin.flush()
+    ended = [one.communicate(timeout=60) for one in started]
+    assert [one.returncode for one in started] == [0] * len(started), ended
+
+
+def database(file: Path, *statements: str) -> None:
+    connection = sqlite3.connect(file)
+    for statement in statements:
+        connection.execute(statement)
+    connection.commit()
+    connection.close()
+
+
+@pytest.mark.parametrize(
+    "statements",
+    [
+        ("CREATE TABLE moz_places (id INTEGER)", "PRAGMA user_version=77"),
+        ("CREATE TABLE theirs (id INTEGER)", "PRAGMA application_id=1234"),
+        (f"PRAGMA application_id={APPLICATION_ID}", f"PRAGMA user_version={len(MIGRATIONS) + 1}"),
+        ("CREATE TABLE theirs (id INTEGER)",),
+    ],
+    ids=["foreign version", "foreign program", "newer schema", "foreign tables"],
+)
+def test_the_file_of_somebody_else_or_of_a_newer_version_is_refused_and_left_alone(
+    tmp_path: Path, statements: tuple[str, ...]
+) -> None:
+    file = tmp_path / "agent.db"
+    database(file, *statements)
+    with pytest.raises(StoreError, match="not an agent's state, or of a newer version") as refused:
+        SqliteAgentStore(file, owner=True)
+    assert refused.value.source == str(file)
+    connection = sqlite3.connect(file)
+    assert connection.execute("SELECT name FROM sqlite_master WHERE name = 'signal'").fetchall() == []
+    connection.close()
+    with pytest.raises(StoreError, match="not an agent's state"):
+        SqliteAgentStore(file, owner=True)  # not "locked": the refusal released the lock
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    content = b"not a database at all\n" * 1_000
+    file.write_bytes(content)
+    with pytest.raises(StoreError, match="file is not a database"):
+        SqliteAgentStore(file)
+    assert file.read_bytes() == content
+
+
+@pytest.mark.parametrize("size", [0, 100, 5_000])
+def test_a_damaged_file_is_an_error_that_names_it_and_never_an_empty_state(tmp_path: Path, size: int) -> None:
+    file = tmp_path / "agent.db"
+    store = SqliteAgentStore(file)
+    store.commit(signals=[said(number) for number in range(500)], checkpoints=[reached(7)])
+    store.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:size] + b"\xa5" * (len(whole) - size))
+
+    def use() -> int:
+        opened = SqliteAgentStore(file)
+        try:
+            return len(opened.read_signals(after=0, limit=1_000))
+        finally:
+            opened.close()
+
+    with pytest.raises(StoreError) as refused:
+        use()
+    assert refused.value.source == str(file)
+
+
+@pytest.mark.parametrize(("table", "column"), [("signal", "body"), ("checkpoint", "body")])
+def test_a_damaged_row_is_an_error_and_not_a_guess(tmp_path: Path, table: str, column: str) -> None:
+    file = tmp_path / "agent.db"
+    store = SqliteAgentStore(file)
+    store.commit(signals=[said(1)], checkpoints=[reached(7)])
+    database(file, f"UPDATE {table} SET {column} = x'00ff'")
+    with pytest.raises(StoreError, match="the agent's state is damaged"):
+        _ = store.read_signals(after=0, limit=10) if table == "signal" else store.checkpoints()
+    store.close()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="not tried: only root can give a file away")
+def test_the_file_of_another_user_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "agent.db"
+    SqliteAgentStore(file).close()
+    os.chown(file, 65_534, 65_534)
+    with pytest.raises(StoreError, match="belongs to another user"):
+        SqliteAgentStore(file)
+
+
+def test_a_failed_commit_leaves_nothing_of_itself_and_the_next_one_works(tmp_path: Path) -> None:
+    store = SqliteAgentStore(tmp_path / "agent.db")
+    database(
+        tmp_path / "agent.db", "CREATE TRIGGER no BEFORE INSERT ON checkpoint BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
+    with pytest.raises(StoreError, match="no"):
+        store.commit(signals=[said(1)], checkpoints=[reached(1)])
+    assert store.read_signals(after=0, limit=10) == []
+    database(tmp_path / "agent.db", "DROP TRIGGER no")
+    store.commit(signals=[said(1)], checkpoints=[reached(1)])
+    assert [one.id for one in store.read_signals(after=0, limit=10)] == [said(1).id]
+    store.close()
+
+
+def test_a_file_name_that_is_no_utf8_in_words_about_it_is_stored_visibly(tmp_path: Path) -> None:
+    store = SqliteAgentStore(tmp_path / "agent.db")
+    name = os.fsdecode(b"/etc/rules/bad\xff.yml")
+    store.commit(
+        signals=[daemon_signal("rule_refused", f"{name}: broken", host="web01", at_utc=AT), said(1)], checkpoints=()
+    )
+    first, second = store.read_signals(after=0, limit=10)
+    assert first.detail == "/etc/rules/bad\\udcff.yml: broken"
+    assert second.id == said(1).id
+    store.close()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    words=st.text(st.characters(codec=None, categories=None, exclude_categories=()), max_size=20),
+    key=st.text(max_size=5),
+)
+def test_no_text_whatever_raises_or_keeps_its_neighbour_from_being_stored(
+    tmp_path_factory: pytest.TempPathFactory, words: str, key: str
+) -> None:
+    store = SqliteAgentStore(tmp_path_factory.mktemp("s") / "agent.db")
+    event = Event(id="e", at_utc=AT, logsource=LogSource(words, "", ""), fields={f"a{key}": [words, {"b": words}]})
+    match = Match(id="m", rule=RuleRef(id="r", title=words, level=Level.HIGH), event=event)
+    told = Signal(id="m", kind=SignalKind.MATCH, at_utc=AT, host="web01", match=match)
+    store.commit(signals=[told, said(1)], checkpoints=())
+    first, second = store.read_signals(after=0, limit=10)
+    assert first.match is not None
+    assert first.match.rule.title == words.encode("utf-8", "backslashreplace").decode()
+    assert second.id == said(1).id
+    store.close()
