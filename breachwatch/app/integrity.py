@@ -9,7 +9,7 @@ from pathlib import Path
 from breachwatch.app.state import StateLayout
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
-from breachwatch.watch.critical import default_paths
+from breachwatch.watch.critical import default_paths, own_paths
 from breachwatch.watch.integrity import Integrity, Options
 from breachwatch.watch.integrity.dpkg import Dpkg
 from breachwatch.watch.integrity.judge import HASH_LIMIT_BYTES
@@ -30,6 +30,9 @@ class IntegritySettings:
     cpu_share: float = 0.25
     bytes_per_s: int = 64 << 20
     hash_limit_bytes: int = HASH_LIMIT_BYTES
+    setuid_s: float = 3_600.0
+    processes: bool = True
+    own_files: bool = True
 
 
 def open_sealer(layout: StateLayout, clock: Clock) -> Sealer:
@@ -46,7 +49,7 @@ def open_packages(clock: Clock, root: Path = Path("/")) -> Packages:
 def options_of(settings: IntegritySettings) -> Options:
     """What is watched: the configured paths, else the critical ones that this host has."""
     return Options(
-        paths=settings.paths or default_paths(),
+        paths=(*(settings.paths or default_paths()), *(own_paths() if settings.own_files else ())),
         exclude=settings.exclude,
         diffs=settings.diffs,
         sweep_s=settings.sweep_s,
@@ -54,6 +57,8 @@ def options_of(settings: IntegritySettings) -> Options:
         cpu_share=settings.cpu_share,
         bytes_per_s=settings.bytes_per_s,
         hash_limit_bytes=settings.hash_limit_bytes,
+        setuid_s=settings.setuid_s,
+        processes=settings.processes,
     )
 
 

@@ -52,6 +52,10 @@ class Options:
     bytes_per_s: int = 64 << 20
     """Read by the rolling re-hash."""
     hash_limit_bytes: int = HASH_LIMIT_BYTES
+    setuid_s: float = 3_600.0
+    """Between counts of setuid files on all local file systems; 0: none."""
+    processes: bool = True
+    """Tell of programs that run but are on no disk."""
 
 
 class Examiner:

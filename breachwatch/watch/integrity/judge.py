@@ -298,14 +298,17 @@ class Judge:
             if name == SELF:
                 continue
             if not silent:
-                yield from self._told(path, known.get(name), entry)
+                yield from self.told(path, known.get(name), entry)
             if entry.is_directory:
                 yield from self._take_folder(path, silent=silent)
         self.baseline.put_folder(folder, fresh)
         yield None
 
-    def _told(self, path: bytes, before: Entry | None, after: Entry) -> Steps:
-        changed = differences(before, after) if before is not None else ()
+    def told(self, path: bytes, before: Entry | None, after: Entry | None) -> Steps:
+        """The change between two looks, if there is one; the baseline is the caller's."""
+        changed = differences(before, after) if before is not None and after is not None else ()
+        if before is None and after is None:
+            return
         if (action := action_of(before, after, changed)) is not None:
             yield self._change(path, action, before, after, changed)
 
