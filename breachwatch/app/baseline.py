@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.integrity import IntegritySettings, open_sealer, options_of
+from breachwatch.app.integrity import IntegritySettings, open_packages, open_sealer, options_of
 from breachwatch.app.pipeline import daemon_signal
 from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
@@ -193,7 +193,7 @@ def open_baseline(
     layout, clock = prepare_state(state_directory), SystemClock()
     store = SqliteAgentStore(layout.agent_db, owner=owner)
     try:
-        examiner = Examiner(options_of(settings), store, clock)
+        examiner = Examiner(options_of(settings), store, clock, packages=open_packages(clock))
         yield Baseline(
             settings=settings, layout=layout, host=host, store=store, sealer=open_sealer(layout, clock),
             examiner=examiner,

@@ -2,6 +2,7 @@
 
 from breachwatch.model.audit import Entry
 from breachwatch.model.baseline import (
+    KEPT_JOURNAL,
     BaselineHead,
     BaselineUpdate,
     Deviation,
@@ -31,6 +32,7 @@ from breachwatch.model.source import Block, Checkpoint, FileChange, FileRecord, 
 from breachwatch.model.step import Approval, StepRun, StepState, StepValue
 
 __all__ = [
+    "KEPT_JOURNAL",
     "Accepted",
     "Approval",
     "BaselineHead",

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+KEPT_JOURNAL = 100_000
+"""Older entries of the journal are dropped: the head covers the newest, and each covers the one before it."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DirectoryRow:

@@ -51,7 +51,10 @@ def event_from_change(change: FileChange, *, host: str) -> Event:
         _record_fields(fields, record)
     if change.before is not None and change.after is not None:
         _before_fields(fields, change.before)
-    identity = _identity("change", host, path, change.action, changed, _state(change.before), _state(change.after))
+    states = _state(change.before), _state(change.after)
+    if not any(states) and change.writer is not None:
+        states = str(change.writer.pid), change.seen_at.isoformat()  # of a process, not of a file
+    identity = _identity("change", host, path, change.action, changed, *states)
     return new_event(identity, change.seen_at, FILE_EVENT, fields, str(fields["message"]))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from datetime import datetime
 
 from breachwatch.errors import StoreError
-from breachwatch.model import BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry, Seal
+from breachwatch.model import KEPT_JOURNAL, BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry, Seal
 from breachwatch.ports import BaselineSealer
 
 TABLES = (
@@ -33,13 +33,11 @@ TABLES = (
     ),
 )
 
-KEPT_JOURNAL = 100_000
-"""Older entries are dropped: the head's hash covers the newest, and each covers the one before it."""
-
 Row = tuple[bytes, bytes, bytes, bytes, bytes]
 
 _ROWS = (
-    "SELECT directory.path, names, meta, rest, coalesce(hash, x'00') FROM directory"
+    "SELECT CAST(directory.path AS BLOB), CAST(names AS BLOB), CAST(meta AS BLOB), CAST(rest AS BLOB),"
+    " CAST(coalesce(hash, x'00') AS BLOB) FROM directory"  # whatever an attacker's hand has left there
     " LEFT JOIN baseline_leaf AS leaf ON leaf.kind = 0 AND leaf.path = directory.path"
 )
 

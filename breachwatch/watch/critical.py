@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass
 from fnmatch import translate
 
@@ -13,6 +14,9 @@ SCRIPT = re.compile(
     r"\.(?:php[0-9s]?|phtml|phar|inc|jspx?|jspf|war|aspx?|ashx|asmx|cgi|pl|py|sh|rb|cfm|shtml)(?:\.|$)", re.IGNORECASE
 )
 """What a web server may execute: the last part of a name, or one before it (`shell.php.jpg`)."""
+
+BINARY_LOG = re.compile(r"/var/log/(?:[wb]tmp|lastlog)")
+"""Who was logged in: they only grow, whoever shortens or rewrites one hides something."""
 
 LEVELS = ("low", "medium", "high", "critical")
 
@@ -32,6 +36,7 @@ class CriticalPath:
 
 
 CRITICAL_PATHS = (
+    CriticalPath("*/breachwatch/app/*", "critical", ("attack.t1562.001",)),
     CriticalPath("/etc/ld.so.preload", "critical", ("attack.t1574.006",)),
     CriticalPath("/etc/ld.so.*", "high", ("attack.t1574.006",)),
     CriticalPath("/etc/ld.so.conf.d/*", "high", ("attack.t1574.006",)),
@@ -90,6 +95,9 @@ CRITICAL_PATHS = (
     CriticalPath("/etc/audit/*", "high", ("attack.t1562.012",)),
     CriticalPath("/etc/rsyslog*", "high", ("attack.t1562.001",)),
     CriticalPath("/etc/logrotate*", "medium", ("attack.t1070.002",)),
+    CriticalPath("/var/log/wtmp*", "medium", ("attack.t1070.002",)),
+    CriticalPath("/var/log/btmp*", "medium", ("attack.t1070.002",)),
+    CriticalPath("/var/log/lastlog", "medium", ("attack.t1070.002",)),
     CriticalPath("/etc/apt/*", "high", ("attack.t1195.002",)),
     CriticalPath("/etc/yum*", "high", ("attack.t1195.002",)),
     CriticalPath("/usr/share/keyrings/*", "high", ("attack.t1195.002",)),
@@ -118,7 +126,7 @@ DEFAULT_PATHS = (
     "/etc", "/usr/bin", "/usr/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/lib/systemd", "/usr/lib/modules",
     "/usr/lib/udev/rules.d", "/usr/lib/modules-load.d", "/usr/lib/x86_64-linux-gnu/security",
     "/usr/lib/aarch64-linux-gnu/security", "/usr/lib64/security", "/boot", "/var/spool/cron", "/var/lib/dpkg/info",
-    "/root/.ssh", "/var/www", "/srv/www", "/usr/share/nginx/html",
+    "/var/log/wtmp", "/var/log/btmp", "/var/log/lastlog", "/root/.ssh", "/var/www", "/srv/www", "/usr/share/nginx/html",
 )  # fmt: skip
 """Watched when the operator names none and they exist."""
 
@@ -127,7 +135,14 @@ WEB_ROOTS = ("/var/www/", "/srv/www/", "/usr/share/nginx/html/")
 
 def default_paths() -> tuple[str, ...]:
     """Those of the default paths that this host has."""
-    return tuple(path for path in DEFAULT_PATHS if os.path.isdir(path))  # noqa: PTH112  # plain strings throughout
+    return tuple(path for path in DEFAULT_PATHS if os.path.exists(path))  # noqa: PTH110  # plain strings throughout
+
+
+def own_paths() -> tuple[str, ...]:
+    """Where BreachWatch itself lies: its code, the environment it runs in, its configuration."""
+    package = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120  # plain strings
+    environment = (sys.prefix,) if sys.prefix != sys.base_prefix else ()
+    return tuple(path for path in (package, *environment, "/etc/breachwatch") if os.path.isdir(path))  # noqa: PTH112
 
 
 def classify(path: str) -> tuple[str, tuple[str, ...]]:
@@ -151,12 +166,21 @@ def judge_change(
     severity, techniques = classify(path)
     if action == "attributes" and not set(changed) - {"mtime_ns", "ctime_ns", "nlink"}:
         severity = "low"
+    if BINARY_LOG.fullmatch(path) and action != "created":
+        severity = "low" if _only_grew(path, before, after, changed) else "high"
     raised, technique = _suspicious(before, after, changed)
     if LEVELS.index(raised) > LEVELS.index(severity):
         severity = raised
     if technique and technique not in techniques:
         techniques = (*techniques, technique)
     return severity, techniques
+
+
+def _only_grew(path: str, before: FileRecord | None, after: FileRecord | None, changed: tuple[str, ...]) -> bool:
+    """What such a log does by itself; `lastlog` has a fixed place for each account and is written within."""
+    if before is None or after is None or "inode" in changed:
+        return False
+    return after.size > before.size or (after.size == before.size and path.endswith("lastlog"))
 
 
 def _suspicious(before: FileRecord | None, after: FileRecord | None, changed: tuple[str, ...]) -> tuple[str, str]:

@@ -23,7 +23,7 @@ def root(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def installed(tmp_path: Path, root: Path) -> Installation:
-    integrity = f'[watch.integrity]\nenabled = true\npaths = ["{root}"]\ndiff = ["{root}/*.conf"]\n'
+    integrity = f'[watch.integrity]\nenabled = true\nown_files = false\npaths = ["{root}"]\ndiff = ["{root}/*.conf"]\n'
     return Installation(tmp_path, integrity)
 
 

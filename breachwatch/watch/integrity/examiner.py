@@ -29,6 +29,10 @@ class Store(RowStore, AcceptedStore, Protocol):
 class Packages(Protocol):
     """Who knows which changes a package manager made."""
 
+    def holds(self, path: bytes) -> bool:
+        """True while the verdict on a path has to wait for one that is at work."""
+        ...
+
     def explain(self, changes: Sequence[FileChange]) -> Sequence[FileChange]:
         """The same changes, those that are a package's own content named as such."""
         ...
@@ -48,6 +52,10 @@ class Options:
     bytes_per_s: int = 64 << 20
     """Read by the rolling re-hash."""
     hash_limit_bytes: int = HASH_LIMIT_BYTES
+    setuid_s: float = 3_600.0
+    """Between counts of setuid files on all local file systems; 0: none."""
+    processes: bool = True
+    """Tell of programs that run but are on no disk."""
 
 
 class Examiner:

@@ -35,6 +35,7 @@ class Mount:
     point: bytes
     kind: str
     device: str
+    options: str = ""
 
 
 def parse_mounts(text: bytes) -> dict[int, Mount]:
@@ -48,7 +49,11 @@ def parse_mounts(text: bytes) -> dict[int, Mount]:
         point = _OCTAL.sub(lambda match: bytes((int(match[1], 8) & 0xFF,)), parts[4])
         number = int(parts[0])
         found[number] = Mount(
-            number, point, kind[0].decode("ascii", "replace")[:40], parts[2].decode("ascii", "replace")
+            number,
+            point,
+            kind[0].decode("ascii", "replace")[:40],
+            parts[2].decode("ascii", "replace"),
+            parts[5].decode("ascii", "replace"),
         )
     return found
 
@@ -106,6 +111,11 @@ class Guard:
     def hides(self, path: bytes) -> bool:
         """True below a mount that covers what is watched."""
         return bool(self._covering) and any(is_below(path, mount.point) for mount in self._covering.values())
+
+    @property
+    def mounts(self) -> list[Mount]:
+        """All mounts as they are now."""
+        return [] if self._file is None else list(self._mounts.values())
 
     @property
     def covered(self) -> list[bytes]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -66,6 +66,8 @@ class Judge:
     clock: Clock
     watches: Watches | None = None
     mounts: Mounts | None = None
+    holds: Callable[[bytes], bool] | None = None
+    """Who wants a verdict to wait: a package manager is at work."""
     limit_bytes: int = HASH_LIMIT_BYTES
     devices: dict[bytes, int] = field(default_factory=dict)
     """Device number of each root: what lies on another one is another file system."""
@@ -84,6 +86,9 @@ class Judge:
         if root is None or not self.scope.covers(path) or self.hidden(path):
             return
         if any(is_below(path, folder) for folder in self.taking):
+            self.postponed.append(path)
+            return
+        if self.holds is not None and self.holds(path):
             self.postponed.append(path)
             return
         if self.baseline.entries(root) is None:
@@ -293,14 +298,17 @@ class Judge:
             if name == SELF:
                 continue
             if not silent:
-                yield from self._told(path, known.get(name), entry)
+                yield from self.told(path, known.get(name), entry)
             if entry.is_directory:
                 yield from self._take_folder(path, silent=silent)
         self.baseline.put_folder(folder, fresh)
         yield None
 
-    def _told(self, path: bytes, before: Entry | None, after: Entry) -> Steps:
-        changed = differences(before, after) if before is not None else ()
+    def told(self, path: bytes, before: Entry | None, after: Entry | None) -> Steps:
+        """The change between two looks, if there is one; the baseline is the caller's."""
+        changed = differences(before, after) if before is not None and after is not None else ()
+        if before is None and after is None:
+            return
         if (action := action_of(before, after, changed)) is not None:
             yield self._change(path, action, before, after, changed)
 

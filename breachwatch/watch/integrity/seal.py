@@ -19,7 +19,16 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from breachwatch.errors import StoreError, VerificationError
-from breachwatch.model import BaselineHead, BaselineUpdate, Deviation, DirectoryRow, JournalEntry, Seal, SealedLeaf
+from breachwatch.model import (
+    KEPT_JOURNAL,
+    BaselineHead,
+    BaselineUpdate,
+    Deviation,
+    DirectoryRow,
+    JournalEntry,
+    Seal,
+    SealedLeaf,
+)
 from breachwatch.ports import SealView
 
 BUCKETS = 256
@@ -298,6 +307,9 @@ def _counter_text(counter: int) -> bytes:
 def _verify_chain(view: SealView, head: BaselineHead) -> None:
     previous: bytes | None = None
     for entry in view.journal():
+        is_cut = entry.previous != bytes(32) and head.counter - entry.counter + 1 < KEPT_JOURNAL
+        if previous is None and is_cut:
+            raise VerificationError("the journal of the baseline was cut at its beginning")
         if journal_hash(entry) != entry.hash or (previous is not None and entry.previous != previous):
             raise VerificationError(f"the journal of the baseline was edited at entry {entry.counter}")
         previous = entry.hash

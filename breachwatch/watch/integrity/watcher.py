@@ -12,12 +12,14 @@ from typing import Protocol
 from breachwatch.errors import VerificationError
 from breachwatch.model import FileChange, Gap, Writer
 from breachwatch.ports import Clock, SealView
+from breachwatch.watch.integrity.census import LOCAL, census
 from breachwatch.watch.integrity.coverage import Coverage
 from breachwatch.watch.integrity.dirty import DirtyPaths
 from breachwatch.watch.integrity.examiner import Examiner, Options, Packages, Store
 from breachwatch.watch.integrity.guard import Finding, Guard
 from breachwatch.watch.integrity.inotify import HintObserver
 from breachwatch.watch.integrity.judge import Steps
+from breachwatch.watch.integrity.processes import Processes
 from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.seal import Sealer
 from breachwatch.watch.integrity.sweep import again, full, quick
@@ -69,6 +71,7 @@ class _Pace:
 
     next_quick: float = 0.0
     next_full: float = 0.0
+    next_setuid: float = 0.0
     last_poll: float | None = None
     last_wall: float = 0.0
     jobs: deque[_Job] = field(default_factory=deque)
@@ -99,10 +102,14 @@ class Integrity:
         self._examiner = Examiner(options, store, clock, watches=self._observer.watched, packages=packages)
         self._scope, self._ledger = self._examiner.scope, self._examiner.ledger
         self._baseline, self._judge = self._examiner.baseline, self._examiner.judge
+        self._judge.holds = None if packages is None else packages.holds
         self._guard = Guard(self._scope.roots, was_known=lambda path: store.directory_row(path) is not None)
         for link, root in self._scope.links.items():
             self._guard.follow(link, root)
         self._examiner.guard(self._guard)
+        self.setuid_starts: list[bytes] = []
+        """Where setuid files are counted; none named: on all local file systems."""
+        self._processes = Processes(clock.now) if options.processes else None
         self.coverage = Coverage()
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
         self._changes: list[FileChange] = []
@@ -258,7 +265,17 @@ class Integrity:
                 self._job("quick", self._examiner.everything(quick), share=1.0 if first else self._options.cpu_share)
             )
         if now >= pace.next_full and "full" not in kinds:
-            pace.jobs.append(self._job("full", self._examiner.everything(full), share=self._options.cpu_share))
+            steps = self._examiner.everything(full)
+            pace.jobs.append(self._job("full", steps, share=self._options.cpu_share))
+        if self._options.setuid_s and now >= pace.next_setuid and "setuid" not in kinds:
+            pace.jobs.append(self._job("setuid", self._census(), share=self._options.cpu_share))
+
+    def _census(self) -> Steps:
+        mounts = self._guard.mounts
+        local = [m.point for m in mounts if m.kind in LOCAL and "nosuid" not in m.options.split(",")]
+        starts = self.setuid_starts or local
+        every = frozenset(mount.point for mount in mounts)
+        return census(self._judge, starts, every, lambda: int(self._clock.now().timestamp() * 1e9))
 
     def _work(self, end: float) -> None:
         """A slice of the first job that may run now."""
@@ -288,6 +305,10 @@ class Integrity:
             self.coverage.swept_at = self._clock.now()
             self._tell_watches()
             self._examiner.keep_texts()
+            if self._processes is not None:
+                self._changes += self._processes.check()
+        elif job.kind == "setuid":
+            self._pace.next_setuid = now + self._options.setuid_s
         elif job.kind == "full":
             self._pace.next_full = now + self._options.full_s
             self.coverage.read_at = self._clock.now()
@@ -347,7 +368,8 @@ class Integrity:
         """True when no hint waits and no sweep is under way or due."""
         pace, now = self._pace, self._clock.monotonic()
         idle = self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
-        return idle and not pace.jobs and now < min(pace.next_quick, pace.next_full)
+        is_due = now >= min(pace.next_quick, pace.next_full) or (self._options.setuid_s and now >= pace.next_setuid)
+        return idle and not pace.jobs and not is_due
 
     def status(self) -> str:
         """One line for the heartbeat."""

@@ -41,7 +41,7 @@ class Host:
         self.options = Options(
             **{  # type: ignore[arg-type]  # a test names what it needs
                 "paths": tuple(map(str, roots)), "sweep_s": LONG_S, "full_s": LONG_S, "cpu_share": 1.0,
-                "bytes_per_s": 1 << 40, **options,
+                "bytes_per_s": 1 << 40, "setuid_s": 0.0, "processes": False, **options,
             }
         )  # fmt: skip
         self.packages: object = None
@@ -64,6 +64,11 @@ class Host:
 
     def sealer(self) -> Sealer:
         return Sealer(load_or_create_key(self.state / "key"), self.state / "counter", self.clock.now)
+
+    def only_mounts(self, *points: Path) -> None:
+        """Count setuid files there only, whatever else this machine has mounted."""
+        assert self.integrity is not None
+        self.integrity.setuid_starts = [os.fsencode(point) for point in points]
 
     def stop(self) -> None:
         if self.integrity is not None:
