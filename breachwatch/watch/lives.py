@@ -95,8 +95,8 @@ class Lives:
         found: list[Tail] = []
 
         def look() -> bool:
-            tail = self.renamed(known, path)
-            tail = self.copy_of(known, path, taken=taken) if tail is None else tail
+            tail = self._renamed(known, path)
+            tail = self._copy_of(known, path, taken=taken) if tail is None else tail
             found.extend(() if tail is None else (tail,))
             return bool(found)
 
@@ -108,14 +108,14 @@ class Lives:
         found: list[Tail] = []
 
         def look() -> bool:
-            tail = self.copy_of(known, path, taken=taken, head=head)
+            tail = self._copy_of(known, path, taken=taken, head=head)
             found.extend(() if tail is None else (tail,))
             return bool(found)
 
         self._settled(path, look)
         return next(iter(found), None)
 
-    def renamed(self, known: Checkpoint, path: str) -> Tail | None:
+    def _renamed(self, known: Checkpoint, path: str) -> Tail | None:
         """The checkpoint's own file under another name."""
         for found in self.around(path):
             if found.identity == (known.device, known.inode):
@@ -124,7 +124,7 @@ class Lives:
                     return tail
         return None
 
-    def copy_of(self, known: Checkpoint, path: str, *, taken: Iterable[Identity], head: bytes = b"") -> Tail | None:
+    def _copy_of(self, known: Checkpoint, path: str, *, taken: Iterable[Identity], head: bytes = b"") -> Tail | None:
         """Another file with what was read and what followed it, plain ones first; None if there is none.
 
         `head` are the first bytes themselves, where they are still known: recognises a copy shorter than them.
