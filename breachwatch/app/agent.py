@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.integrity import IntegritySettings, open_integrity
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
@@ -35,7 +36,7 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.integrity import Integrity
 from breachwatch.watch.journal import Journal
 from breachwatch.watch.names import folders
-from breachwatch.watch.source import Source
+from breachwatch.watch.source import Progress, Source
 from breachwatch.watch.syslog import ListenSpec
 from breachwatch.watch.wake import Wake
 
@@ -96,10 +97,7 @@ class AgentSettings:
     journal: bool = False
     journal_units: tuple[str, ...] = ()
     syslog: tuple[SyslogSettings, ...] = ()
-    integrity: bool = False
-    integrity_paths: tuple[str, ...] = ()
-    integrity_exclude: tuple[str, ...] = ()
-    integrity_sweep_s: float = 300.0
+    integrity: IntegritySettings | None = None
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     retention_days: int = 90
@@ -123,17 +121,22 @@ class Agent:
         store: SqliteAgentStore,
         clock: Clock,
         *,
+        notify: Callable[[], None] | None = None,
         on_open: Callable[[int], None] = lambda _descriptor: None,
     ) -> None:
         """`on_open` is told of every descriptor that something may come from. Raises: WatchError, StoreError."""
         self._on_open = on_open
         self._settings = settings
+        self._layout = StateLayout(Path(settings.state_directory))
+        self._notify = notify
+        self._integrity: Integrity | None = None
+        self._anchored = 0
         self._store = store
         self._clock = clock
         self._notes: list[Signal] = []
         self._signals: list[Signal] = []
         self._next_commit = 0.0
-        self._wake = StateLayout(Path(settings.state_directory)).wake
+        self._wake = self._layout.wake
         self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
@@ -174,16 +177,18 @@ class Agent:
         for syslog in settings.syslog:
             listener = _listener(syslog.listen, self._clock, self._on_open)
             watched.append(WatchedSource(listener, SourceFormat(format=syslog.format, tz=ZoneInfo(syslog.tz))))
-        if settings.integrity:
-            integrity = Integrity(
-                settings.integrity_paths,
-                settings.integrity_exclude,
-                self._store,
-                clock=self._clock,
-                sweep_interval_s=settings.integrity_sweep_s,
+        if settings.integrity is not None:
+            self._integrity = open_integrity(
+                settings.integrity, self._store, self._clock, self._layout, notify=self._notify
             )
-            watched.append(WatchedSource(integrity, SourceFormat()))
+            watched.append(WatchedSource(self._integrity, SourceFormat()))
         return watched
+
+    @property
+    def next_due_s(self) -> float:
+        """How long to wait for a kernel event at most."""
+        due = None if self._integrity is None else self._integrity.next_due_s
+        return POLL_S if due is None else min(POLL_S, due)
 
     def note(self, action: str, detail: str) -> None:
         """Queue a statement about the daemon itself; it leaves with the next commit. What was refused is said too."""
@@ -200,7 +205,8 @@ class Agent:
         seen = sum(self._tick_source(watched) for watched in self._sources)
         self._signals.extend(self._pipeline.late_signals())
         self._beat()
-        if self._signals or self._clock.monotonic() >= self._next_commit:
+        is_full = self._integrity is not None and self._integrity.is_full
+        if self._signals or is_full or self._clock.monotonic() >= self._next_commit:
             self.commit()
         if self._notes:
             notes, self._notes = self._notes, []
@@ -228,9 +234,8 @@ class Agent:
         progress = [watched.source.progress() for watched in self._sources]
         checkpoints = [item for moved in progress for item in moved.checkpoints]
         forgotten = [key for moved in progress for key in moved.forgotten]
-        baseline = [record for moved in progress for record in moved.baseline]
-        deleted = [path for moved in progress for path in moved.baseline_deleted]
-        if not (self._signals or checkpoints or forgotten or baseline or deleted):
+        files = next((moved for moved in progress if moved.baseline is not None), Progress())
+        if not (self._signals or checkpoints or forgotten or files.baseline):
             return
         state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished())
         signals, self._signals = self._signals, []
@@ -239,8 +244,8 @@ class Agent:
             checkpoints=checkpoints,
             forgotten=forgotten,
             correlation_state=None if state == self._saved_state else state,
-            baseline=baseline,
-            baseline_deleted=deleted,
+            baseline=files.baseline,
+            sealer=files.sealer,
         )
         self._saved_state = state
         self._told = self._told or bool(signals)
@@ -257,7 +262,18 @@ class Agent:
                 f"lines={self._pipeline.lines} events={self._pipeline.events}"
                 f" evictions={detector.evictions} late={detector.late}"
             )
+            if self._integrity is not None:
+                detail += f" integrity: {self._integrity.status()}"
+                self._anchor()
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
+
+    def _anchor(self) -> None:
+        """Tell the hub the baseline's head: an older or foreign baseline on this host then shows elsewhere."""
+        head = self._store.baseline.head()
+        if head is not None and head.counter != self._anchored:
+            self._anchored = head.counter
+            detail = f"counter={head.counter} root={head.root.hex()} chain={head.chain.hex()}"
+            self.note("baseline_head", detail)
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
@@ -352,7 +368,7 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
     allow_many_files()
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
-        agent = Agent(settings, store, clock, on_open=wake.listen)
+        agent = Agent(settings, store, clock, notify=wake.set, on_open=wake.listen)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
@@ -390,7 +406,7 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             idle = 0
         else:
             # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
-            idle = idle + 1 if wake.wait(POLL_S) else 0
+            idle = idle + 1 if wake.wait(agent.next_due_s) else 0
             if idle > IDLE_WAKES:
                 stop.wait(IDLE_PAUSE_S)
 

@@ -56,7 +56,7 @@ def look_around(root: Path = Path("/")) -> Host:
         zone=_zone(root),
         logs=found,
         journal=any((root / folder.lstrip("/")).is_dir() for folder in JOURNAL_FOLDERS),
-        integrity=tuple(path for path in DEFAULT_PATHS if (root / path.lstrip("/")).is_dir()),
+        integrity=tuple(path for path in DEFAULT_PATHS if (root / path.lstrip("/")).exists()),
     )
 
 

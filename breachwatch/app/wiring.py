@@ -10,6 +10,7 @@ from pathlib import Path
 
 from breachwatch.app.agent import AgentSettings, LogSettings, SyslogSettings
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.integrity import IntegritySettings
 from breachwatch.app.operate import Actor, Operations
 from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
@@ -22,6 +23,7 @@ from breachwatch.errors import ApprovalError
 from breachwatch.store.database import open_database, sqlite_url
 from breachwatch.store.hub import HubStore
 from breachwatch.store.migrate import migrate
+from breachwatch.watch.integrity.content import DEFAULT_DIFFS
 from breachwatch.watch.syslog import ListenSpec
 
 
@@ -42,14 +44,29 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
         syslog=tuple(_syslog(listener, settings.watch.max_line_bytes) for listener in settings.watch.syslog),
-        integrity=integrity.enabled,
-        integrity_paths=tuple(str(path) for path in integrity.paths),
-        integrity_exclude=tuple(integrity.exclude),
-        integrity_sweep_s=integrity.sweep_interval_s,
+        integrity=integrity_settings(settings) if integrity.enabled else None,
         rule_folders=tuple(str(folder) for folder in rule_folders(settings)),
         placeholders=settings.rules.placeholders,
         retention_days=settings.state.signal_retention_days,
         without_network=without_network,
+    )
+
+
+def integrity_settings(settings: Settings) -> IntegritySettings:
+    """What file integrity needs, as plain values."""
+    integrity = settings.watch.integrity
+    return IntegritySettings(
+        paths=tuple(str(path) for path in integrity.paths),
+        exclude=tuple(integrity.exclude),
+        diffs=DEFAULT_DIFFS if integrity.diff is None else tuple(integrity.diff),
+        sweep_s=integrity.sweep_interval_s,
+        full_s=integrity.full_interval_s,
+        cpu_share=integrity.cpu_share,
+        bytes_per_s=integrity.bytes_per_s,
+        hash_limit_bytes=integrity.hash_limit_bytes,
+        setuid_s=integrity.setuid_interval_s,
+        processes=integrity.processes,
+        own_files=integrity.own_files,
     )
 
 

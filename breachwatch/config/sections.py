@@ -140,8 +140,17 @@ class IntegritySection(Section):
 
     enabled: bool = False
     paths: tuple[Path, ...] = ()
+    """Files, folders with all below them, and globs (`/home/*/.ssh`)."""
     exclude: tuple[str, ...] = ()
+    diff: tuple[str, ...] | None = None
     sweep_interval_s: float = Field(default=300.0, ge=1)
+    full_interval_s: float = Field(default=86_400.0, ge=1)
+    cpu_share: float = Field(default=0.25, ge=0.01, le=1)
+    bytes_per_s: int = Field(default=67_108_864, ge=65_536)
+    hash_limit_bytes: int = Field(default=8_589_934_592, ge=1_048_576)
+    setuid_interval_s: float = Field(default=3_600.0, ge=0)
+    processes: bool = True
+    own_files: bool = True
 
 
 class WatchSection(Section):
@@ -281,12 +290,6 @@ class AuditSection(Section):
     origin: str = Field(default="", pattern=r"^[^\s+\p{Cc}]*$")
 
 
-class LogLevelSection(Section):
-    """The daemon's own log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -312,7 +315,6 @@ class Settings(BaseSettings):
     audiences: dict[str, AudienceSection] = Field(default_factory=dict)
     elasticsearch: ElasticsearchSection = ElasticsearchSection()
     audit: AuditSection = AuditSection()
-    log: LogLevelSection = LogLevelSection()
 
     @classmethod
     def settings_customise_sources(

@@ -114,11 +114,16 @@ HOSTILE = [
 @pytest.mark.parametrize("line", HOSTILE, ids=lambda line: repr(line[:70]))
 def test_a_hostile_line_of_64_kib_costs_milliseconds(line):
     for kind in sorted(FORMATS):
-        parser = parser_for(kind)
-        started = time.process_time()
-        events = parser.parse(raw_line(line), CONTEXT)
-        assert events or (isinstance(parser, Assembler) and parser.waiting)
-        assert time.process_time() - started < 0.25, kind
+        assert min(seconds_to_parse(kind, line) for _ in range(3)) < 0.25, kind
+
+
+def seconds_to_parse(kind: str, line: bytes) -> float:
+    """CPU; the best of several runs counts, because a collection of garbage may fall into one."""
+    parser = parser_for(kind)
+    started = time.process_time()
+    events = parser.parse(raw_line(line), CONTEXT)
+    assert events or (isinstance(parser, Assembler) and parser.waiting)
+    return time.process_time() - started
 
 
 def test_a_line_beyond_the_limit_is_cut_and_says_so():
