@@ -6,7 +6,7 @@ very same code, so what a scan finds is what the daemon finds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
@@ -46,6 +46,8 @@ class Pipeline:
     """Parsers that may hold lines of unfinished events."""
     _peers: dict[tuple[str, str], None] = field(default_factory=dict)
     """Parsers of senders on the network, oldest first."""
+    _released: list[Event] = field(default_factory=list)
+    """Events that a forgotten sender left unfinished."""
 
     def parse(self, seen: Seen, how: SourceFormat) -> Iterable[Event]:
         """The events of one thing seen; never raises on data."""
@@ -56,7 +58,7 @@ class Pipeline:
         if isinstance(seen, Block):
             return (event for line in seen.lines() for event in self.parse(line, how))
         self.lines += 1
-        key = (how.format, _origin(seen) if seen.peer else seen.source)
+        key = how.format, _origin(seen)
         parser = self._parsers.get(key)
         if parser is None:
             parser = self._new_parser(key, how)
@@ -71,13 +73,16 @@ class Pipeline:
         if "\0" in key[1]:
             self._peers[key] = None
             if len(self._peers) > MAX_PEERS:
-                oldest = next(iter(self._peers))
-                del self._peers[oldest]
-                self._parsers.pop(oldest, None)
-                self._assemblers.pop(oldest, None)
+                self._forget_oldest_peer()
         if isinstance(parser, Assembler):
             self._assemblers[key] = parser, how
         return parser
+
+    def _forget_oldest_peer(self) -> None:
+        oldest = next(iter(self._peers))
+        del self._peers[oldest], self._parsers[oldest]
+        if (held := self._assemblers.pop(oldest, None)) is not None:
+            self._released += self._flushed(*held, everything=True)
 
     def matches(self, seen: Seen, how: SourceFormat) -> Iterator[tuple[Event, list[Match]]]:
         """Each event of one thing seen with what it made match."""
@@ -85,12 +90,15 @@ class Pipeline:
 
     def late_matches(self, *, everything: bool = False) -> Iterator[tuple[Event, list[Match]]]:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
+        released, self._released = self._released, []
+        yield from self._fed(released)
         for assembler, how in self._assemblers.values():
-            context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
-            events = assembler.flush(context, everything=everything)
-            yield from self._fed(
-                events if how.logsource is None else [_with_logsource(event, how.logsource) for event in events]
-            )
+            yield from self._fed(self._flushed(assembler, how, everything=everything))
+
+    def _flushed(self, assembler: Assembler, how: SourceFormat, *, everything: bool) -> Sequence[Event]:
+        context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
+        events = assembler.flush(context, everything=everything)
+        return events if how.logsource is None else [_with_logsource(event, how.logsource) for event in events]
 
     def _fed(self, events: Iterable[Event]) -> Iterator[tuple[Event, list[Match]]]:
         for event in events:
@@ -122,14 +130,14 @@ class Pipeline:
     def restore(self, unfinished: Iterable[tuple[str, RawLine]]) -> None:
         """Hold these lines again; their offsets were stored as read."""
         for name, line in unfinished:
-            how = SourceFormat(format=name)
-            parser = self._parsers.get((name, line.source)) or self._new_parser((name, line.source), how)
+            key = name, _origin(line)
+            parser = self._parsers.get(key) or self._new_parser(key, SourceFormat(format=name))
             parser.parse(line, ParseContext(host=self.host, reference_utc=self.now()))
 
 
 def _origin(line: RawLine) -> str:
-    """One memory per sender, whatever port it uses: nobody continues another one's `last message repeated`."""
-    return f"{line.source}\0{line.peer.rpartition(':')[0]}"
+    """One memory per file, and per sender whatever port it uses: nobody continues another's `message repeated`."""
+    return f"{line.source}\0{line.peer.rpartition(':')[0]}" if line.peer else line.source
 
 
 def gap_signal(gap: Gap, host: str) -> Signal:

@@ -142,7 +142,8 @@ class UdpSyslog:
             except BlockingIOError:
                 break
             except OSError:
-                continue  # an ICMP error of somebody we never wrote to
+                left -= DATAGRAM_BYTES  # an ICMP error of somebody we never wrote to; bounded, should it stay
+                continue
             left -= max(len(data), 1)
             message = data.rstrip(b"\r\n\0")
             if message:

@@ -542,3 +542,33 @@ def test_the_memory_of_senders_is_bounded():
         assert list(pipeline.parse(line, SourceFormat(format="auto")))
     assert len(pipeline._parsers) <= MAX_PEERS
     assert len(pipeline._assemblers) <= MAX_PEERS
+
+
+def test_a_sender_that_is_forgotten_leaves_its_unfinished_events_behind():
+    from breachwatch.app.pipeline import MAX_PEERS
+
+    pipeline = Pipeline(host="hub", detector=Detector(rules_in([])), now=SystemClock().now)
+    part = b'type=SYSCALL msg=audit(1783414661.350:487): arch=c000003e syscall=59 success=yes uid=0 comm="sh"'
+    how = SourceFormat(format="auditd")
+    for number in range(MAX_PEERS + 5):
+        peer = f"10.0.{number >> 8}.{number & 255}:514"
+        line = RawLine(source="syslog+udp://x:1", data=part, offset=number, generation="g", peer=peer)
+        assert list(pipeline.matches(line, how)) == []
+    assert len(list(pipeline.late_matches())) == 5
+    assert len(list(pipeline.late_matches(everything=True))) == MAX_PEERS
+
+
+def test_parts_from_one_sender_survive_a_restart_between_them():
+    how = SourceFormat(format="auditd")
+
+    def line(text: str, number: int) -> RawLine:
+        return RawLine(source="syslog+tcp://x:1", data=text.encode(), offset=number, generation="g", peer="192.0.2.1:9")
+
+    first = Pipeline(host="hub", detector=Detector(rules_in([])), now=SystemClock().now)
+    begin = 'type=SYSCALL msg=audit(1783414661.350:487): arch=c000003e syscall=59 success=yes uid=0 comm="sh"'
+    assert list(first.matches(line(begin, 1), how)) == []
+    second = Pipeline(host="hub", detector=Detector(rules_in([])), now=SystemClock().now)
+    second.restore(first.unfinished())
+    end = "type=PROCTITLE msg=audit(1783414661.350:487): proctitle=6C73"
+    [(event, _)] = second.matches(line(end, 2), how)
+    assert event.fields["auditd.message_type"] == ("SYSCALL", "PROCTITLE")
