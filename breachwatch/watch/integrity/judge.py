@@ -135,7 +135,9 @@ class Judge:
                 self.baseline.put_folder(path, {})  # known to be gone: what comes back is created, not learnt
             self.ledger.clear_below(path)
             return
-        is_new = after.is_directory and (before is None or not before.is_directory)
+        # One that could not be entered before has an entry, but what lies in it is not known
+        was_entered = before is not None and before.is_directory and self.baseline.entries(path) is not None
+        is_new = after.is_directory and not was_entered
         if is_new:
             yield from self._take_in(path, silent=False)
         self.baseline.put(path, after)

@@ -146,7 +146,7 @@ class Integrity:
     def _start(self) -> None:
         if self._observer.error:
             why = f"no kernel hints ({self._observer.error}: fs.inotify.max_user_instances); sweeps alone find changes"
-            self._ledger.report(b"integrity", "unwatched", why)
+            self._ledger.report(b"hints", "unwatched", why)
             return
         for root in self._scope.roots:
             if not os.path.isdir(root):  # noqa: PTH112  # bytes path
@@ -167,7 +167,7 @@ class Integrity:
             self._ledger.tell(b"integrity", "overflow", f"hints were lost: {why}; everything is compared now")
             self.sweep_now()
         if not self._observer.error and not self._observer.is_alive():
-            self._ledger.report(b"integrity", "unwatched", "the thread that reads kernel hints has ended; sweeps go on")
+            self._ledger.report(b"hints", "unwatched", "the thread that reads kernel hints has ended; sweeps go on")
         self._judge_hints(now + SLICE_S)
         self._schedule(now)
         self._work(self._clock.monotonic() + SLICE_S)
@@ -318,11 +318,11 @@ class Integrity:
     def _tell_watches(self) -> None:
         refused = self._observer.watched.refused
         if not refused:
-            self._ledger.clear(b"integrity")
+            self._ledger.clear(b"watches")
             return
         code = os.strerror(next(iter(refused.values())))
         self._ledger.report(
-            b"integrity", "watches_exhausted",
+            b"watches", "watches_exhausted",
             f"{len(refused)} of {self.coverage.folders} folders have no kernel watch ({code};"
             f" fs.inotify.max_user_watches); sweeps every {self._options.sweep_s:.0f} s find changes there",
         )  # fmt: skip

@@ -107,6 +107,9 @@ class Daemon:
         assert self.settled is not None
         return self.settled
 
+    def until_told(self, path: Path | str, times: int, timeout_s: float = 60.0) -> None:
+        self.until(lambda: len(self.told(path)) >= times, timeout_s)
+
     def reasons(self) -> set[str]:
         return {reason for _, reason, _ in self.gaps}
 
