@@ -12,6 +12,8 @@ from typing import Protocol
 
 from breachwatch.model import (
     Accepted,
+    BaselineHead,
+    BaselineUpdate,
     Campaign,
     CampaignState,
     Channel,
@@ -19,10 +21,13 @@ from breachwatch.model import (
     Delivery,
     DeliveryResult,
     DeliveryState,
+    Deviation,
+    DirectoryRow,
     Entry,
-    FileRecord,
+    JournalEntry,
     OutgoingMessage,
     Person,
+    Seal,
     Signal,
 )
 
@@ -73,14 +78,48 @@ class AgentStore(SignalStore, Protocol):
         checkpoints: Sequence[Checkpoint],
         forgotten: Sequence[str] = (),
         correlation_state: bytes | None = None,
-        baseline: Sequence[FileRecord] = (),
-        baseline_deleted: Sequence[bytes] = (),
+        baseline: BaselineUpdate | None = None,
+        sealer: BaselineSealer | None = None,
     ) -> None:
         """All or nothing, durable on return (synchronous=FULL). Raises: StoreError."""
         ...
 
-    def baseline(self, under: bytes | None = None) -> Iterator[FileRecord]:
-        """Known paths in byte order; `under` limits to one path and what is below it."""
+    def directory_row(self, path: bytes) -> DirectoryRow | None:
+        """What is known of one directory's entries."""
+        ...
+
+    def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
+        """Known directories of a subtree in byte order."""
+        ...
+
+
+class SealView(Protocol):
+    """The stored baseline as its sealer sees it."""
+
+    def head(self) -> BaselineHead | None: ...
+
+    def nodes(self) -> Iterable[tuple[int, bytes]]: ...
+
+    def leaves(self, bucket: int) -> Iterable[tuple[tuple[int, bytes], bytes]]:
+        """((kind, path), hash) of all that hangs below one node."""
+        ...
+
+    def all_rows(self) -> Iterator[DirectoryRow]: ...
+
+    def deviations(self) -> Iterator[Deviation]: ...
+
+    def contents(self) -> Iterator[tuple[bytes, bytes]]: ...
+
+    def journal(self) -> Iterator[JournalEntry]:
+        """Oldest first."""
+        ...
+
+
+class BaselineSealer(Protocol):
+    """Seals a change of the baseline inside the transaction that stores it."""
+
+    def seal(self, view: SealView, update: BaselineUpdate) -> Seal:
+        """What has to be stored with it."""
         ...
 
 

@@ -20,14 +20,15 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.integrity import IntegritySettings, open_integrity
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
 from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
-from breachwatch.errors import BreachWatchError
-from breachwatch.model import Signal
+from breachwatch.errors import BreachWatchError, StoreError
+from breachwatch.model import RawLine, Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import Claims, LogFiles, LogSpec
@@ -35,7 +36,8 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.integrity import Integrity
 from breachwatch.watch.journal import Journal
 from breachwatch.watch.names import folders
-from breachwatch.watch.source import Source
+from breachwatch.watch.source import Progress, Source
+from breachwatch.watch.syslog import ListenSpec
 from breachwatch.watch.wake import Wake
 
 POLL_S = 1.0
@@ -76,6 +78,15 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyslogSettings:
+    """One address that is listened to, and how messages are read."""
+
+    listen: ListenSpec
+    format: str = "syslog"
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """All an agent needs to know, as plain values."""
 
@@ -85,10 +96,8 @@ class AgentSettings:
     max_line_bytes: int = 65_536
     journal: bool = False
     journal_units: tuple[str, ...] = ()
-    integrity: bool = False
-    integrity_paths: tuple[str, ...] = ()
-    integrity_exclude: tuple[str, ...] = ()
-    integrity_sweep_s: float = 300.0
+    syslog: tuple[SyslogSettings, ...] = ()
+    integrity: IntegritySettings | None = None
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     retention_days: int = 90
@@ -106,21 +115,37 @@ class WatchedSource:
 class Agent:
     """One host's watch: sources, pipeline and store."""
 
-    def __init__(self, settings: AgentSettings, store: SqliteAgentStore, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        store: SqliteAgentStore,
+        clock: Clock,
+        *,
+        notify: Callable[[], None] | None = None,
+        on_open: Callable[[int], None] = lambda _descriptor: None,
+    ) -> None:
+        """`on_open` is told of every descriptor that something may come from. Raises: WatchError, StoreError."""
+        self._on_open = on_open
         self._settings = settings
+        self._layout = StateLayout(Path(settings.state_directory))
+        self._notify = notify
+        self._integrity: Integrity | None = None
+        self._anchored = 0
         self._store = store
         self._clock = clock
         self._notes: list[Signal] = []
         self._signals: list[Signal] = []
         self._next_commit = 0.0
-        self._wake = StateLayout(Path(settings.state_directory)).wake
+        self._wake = self._layout.wake
         self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
-        if (saved := store.correlation_state()) is not None:
-            detector.restore(saved)
-        self._saved_state = saved
         self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
+        self._saved_state = store.correlation_state()
+        if self._saved_state is not None:
+            correlations, unfinished = unpacked_state(self._saved_state)
+            detector.restore(correlations)
+            self._pipeline.restore(unfinished)
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_alive = 0.0
@@ -145,18 +170,25 @@ class Agent:
             files = LogFiles(_spec(log, settings.max_line_bytes), known, clock=self._clock, claims=claims)
             watched.append(WatchedSource(files, SourceFormat(format=log.format, tz=ZoneInfo(log.tz))))
         if settings.journal:
-            journal = Journal(known.get("journal"), clock=self._clock, units=settings.journal_units)
-            watched.append(WatchedSource(journal, SourceFormat(format="journal")))
-        if settings.integrity:
-            integrity = Integrity(
-                settings.integrity_paths,
-                settings.integrity_exclude,
-                self._store,
-                clock=self._clock,
-                sweep_interval_s=settings.integrity_sweep_s,
+            journal = Journal(
+                known.get("journal"), clock=self._clock, units=settings.journal_units, on_open=self._on_open
             )
-            watched.append(WatchedSource(integrity, SourceFormat()))
+            watched.append(WatchedSource(journal, SourceFormat(format="journal")))
+        for syslog in settings.syslog:
+            listener = _listener(syslog.listen, self._clock, self._on_open)
+            watched.append(WatchedSource(listener, SourceFormat(format=syslog.format, tz=ZoneInfo(syslog.tz))))
+        if settings.integrity is not None:
+            self._integrity = open_integrity(
+                settings.integrity, self._store, self._clock, self._layout, notify=self._notify
+            )
+            watched.append(WatchedSource(self._integrity, SourceFormat()))
         return watched
+
+    @property
+    def next_due_s(self) -> float:
+        """How long to wait for a kernel event at most."""
+        due = None if self._integrity is None else self._integrity.next_due_s
+        return POLL_S if due is None else min(POLL_S, due)
 
     def note(self, action: str, detail: str) -> None:
         """Queue a statement about the daemon itself; it leaves with the next commit. What was refused is said too."""
@@ -171,8 +203,10 @@ class Agent:
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
         """
         seen = sum(self._tick_source(watched) for watched in self._sources)
+        self._signals.extend(self._pipeline.late_signals())
         self._beat()
-        if self._signals or self._clock.monotonic() >= self._next_commit:
+        is_full = self._integrity is not None and self._integrity.is_full
+        if self._signals or is_full or self._clock.monotonic() >= self._next_commit:
             self.commit()
         if self._notes:
             notes, self._notes = self._notes, []
@@ -200,19 +234,18 @@ class Agent:
         progress = [watched.source.progress() for watched in self._sources]
         checkpoints = [item for moved in progress for item in moved.checkpoints]
         forgotten = [key for moved in progress for key in moved.forgotten]
-        baseline = [record for moved in progress for record in moved.baseline]
-        deleted = [path for moved in progress for path in moved.baseline_deleted]
-        if not (self._signals or checkpoints or forgotten or baseline or deleted):
+        files = next((moved for moved in progress if moved.baseline is not None), Progress())
+        if not (self._signals or checkpoints or forgotten or files.baseline):
             return
-        state = self._pipeline.detector.snapshot()
+        state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished())
         signals, self._signals = self._signals, []
         self._store.commit(
             signals=signals,
             checkpoints=checkpoints,
             forgotten=forgotten,
             correlation_state=None if state == self._saved_state else state,
-            baseline=baseline,
-            baseline_deleted=deleted,
+            baseline=files.baseline,
+            sealer=files.sealer,
         )
         self._saved_state = state
         self._told = self._told or bool(signals)
@@ -229,7 +262,18 @@ class Agent:
                 f"lines={self._pipeline.lines} events={self._pipeline.events}"
                 f" evictions={detector.evictions} late={detector.late}"
             )
+            if self._integrity is not None:
+                detail += f" integrity: {self._integrity.status()}"
+                self._anchor()
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
+
+    def _anchor(self) -> None:
+        """Tell the hub the baseline's head: an older or foreign baseline on this host then shows elsewhere."""
+        head = self._store.baseline.head()
+        if head is not None and head.counter != self._anchored:
+            self._anchored = head.counter
+            detail = f"counter={head.counter} root={head.root.hex()} chain={head.chain.hex()}"
+            self.note("baseline_head", detail)
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
@@ -267,6 +311,39 @@ class Agent:
             watched.source.close()
 
 
+STATE_MARK = b"BW2"
+"""A snapshot with lines of unfinished events before that of the correlations; without it, it is the latter alone."""
+
+_unfinished_decoder = msgspec.msgpack.Decoder(tuple[list[tuple[str, RawLine]], bytes])
+
+
+def packed_state(correlations: bytes, unfinished: list[tuple[str, RawLine]]) -> bytes:
+    """What has to be known beside the offsets: what correlations count, and lines that wait for the rest of theirs."""
+    return STATE_MARK + msgspec.msgpack.encode((unfinished, correlations)) if unfinished else correlations
+
+
+def unpacked_state(stored: bytes) -> tuple[bytes, list[tuple[str, RawLine]]]:
+    """The reverse. Raises: StoreError."""
+    if not stored.startswith(STATE_MARK):
+        return stored, []
+    try:
+        unfinished, correlations = _unfinished_decoder.decode(stored[len(STATE_MARK) :])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StoreError(f"the agent's state is damaged: {error}", source="correlation") from error
+    return correlations, unfinished
+
+
+def _listener(spec: ListenSpec, clock: Clock, on_open: Callable[[int], None]) -> Source:
+    """Loaded only where it is asked for: TLS libraries take memory."""
+    if spec.protocol == "udp":
+        from breachwatch.watch.syslog import UdpSyslog
+
+        return UdpSyslog(spec, clock=clock, on_open=on_open)
+    from breachwatch.watch.syslog_stream import StreamSyslog
+
+    return StreamSyslog(spec, clock=clock, on_open=on_open)
+
+
 def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
     return LogSpec(
         pattern=log.path,
@@ -291,12 +368,13 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
     allow_many_files()
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
-        agent = Agent(settings, store, clock)
+        agent = Agent(settings, store, clock, notify=wake.set, on_open=wake.listen)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
         try:
             _loop(agent, stop=stop, reload=reload, wake=wake)
+            agent.tick()  # what senders have handed over already
             agent.commit()
         finally:
             agent.close()
@@ -328,7 +406,7 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             idle = 0
         else:
             # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
-            idle = idle + 1 if wake.wait(POLL_S) else 0
+            idle = idle + 1 if wake.wait(agent.next_due_s) else 0
             if idle > IDLE_WAKES:
                 stop.wait(IDLE_PAUSE_S)
 

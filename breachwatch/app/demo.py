@@ -57,6 +57,8 @@ format = "nginx"
 [watch.integrity]
 enabled = true
 paths = ["{root}/var/www"]
+own_files = false
+setuid_interval_s = 0
 
 [playbooks]
 use = ["vietnam-pdpl"]

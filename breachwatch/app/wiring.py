@@ -8,20 +8,23 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from breachwatch.app.agent import AgentSettings, LogSettings
+from breachwatch.app.agent import AgentSettings, LogSettings, SyslogSettings
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.integrity import IntegritySettings
 from breachwatch.app.operate import Actor, Operations
 from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
 from breachwatch.audit.keys import load_or_create_signer
 from breachwatch.audit.log import TransparencyLog
-from breachwatch.config.sections import LogSection
+from breachwatch.config.sections import LogSection, SyslogSection
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.errors import ApprovalError
 from breachwatch.store.database import open_database, sqlite_url
 from breachwatch.store.hub import HubStore
 from breachwatch.store.migrate import migrate
+from breachwatch.watch.integrity.content import DEFAULT_DIFFS
+from breachwatch.watch.syslog import ListenSpec
 
 
 def rule_folders(settings: Settings) -> list[Path]:
@@ -40,14 +43,30 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         max_line_bytes=settings.watch.max_line_bytes,
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
-        integrity=integrity.enabled,
-        integrity_paths=tuple(str(path) for path in integrity.paths),
-        integrity_exclude=tuple(integrity.exclude),
-        integrity_sweep_s=integrity.sweep_interval_s,
+        syslog=tuple(_syslog(listener, settings.watch.max_line_bytes) for listener in settings.watch.syslog),
+        integrity=integrity_settings(settings) if integrity.enabled else None,
         rule_folders=tuple(str(folder) for folder in rule_folders(settings)),
         placeholders=settings.rules.placeholders,
         retention_days=settings.state.signal_retention_days,
         without_network=without_network,
+    )
+
+
+def integrity_settings(settings: Settings) -> IntegritySettings:
+    """What file integrity needs, as plain values."""
+    integrity = settings.watch.integrity
+    return IntegritySettings(
+        paths=tuple(str(path) for path in integrity.paths),
+        exclude=tuple(integrity.exclude),
+        diffs=DEFAULT_DIFFS if integrity.diff is None else tuple(integrity.diff),
+        sweep_s=integrity.sweep_interval_s,
+        full_s=integrity.full_interval_s,
+        cpu_share=integrity.cpu_share,
+        bytes_per_s=integrity.bytes_per_s,
+        hash_limit_bytes=integrity.hash_limit_bytes,
+        setuid_s=integrity.setuid_interval_s,
+        processes=integrity.processes,
+        own_files=integrity.own_files,
     )
 
 
@@ -61,6 +80,24 @@ def _log(log: LogSection) -> LogSettings:
         encoding=log.encoding,
         record_start=log.record_start,
         from_start=log.from_start,
+    )
+
+
+def _syslog(listener: SyslogSection, max_line_bytes: int) -> SyslogSettings:
+    return SyslogSettings(
+        listen=ListenSpec(
+            protocol=listener.protocol,
+            address=listener.address,
+            port=listener.port,
+            max_line_bytes=max_line_bytes,
+            receive_buffer_bytes=listener.receive_buffer_bytes,
+            max_connections=listener.max_connections,
+            certificate=str(listener.certificate or ""),
+            key=str(listener.key or ""),
+            client_ca=str(listener.client_ca or ""),
+        ),
+        format=listener.format,
+        tz=listener.tz,
     )
 
 

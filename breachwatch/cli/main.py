@@ -23,6 +23,7 @@ COMMANDS = {
     "demo": ("breachwatch.cli.setup", "demo", "The whole story in a minute, in a temporary directory."),
     "scan": ("breachwatch.cli.scan", "scan", "Detect over files, archives and stdin, in log time."),
     "rules": ("breachwatch.cli.rules", "rules", "List, lint and test detection rules."),
+    "integrity": ("breachwatch.cli.integrity", "integrity", "Baseline of files: begin, check, differences, accept."),
     "incident": ("breachwatch.cli.incident", "incident", "List, show, acknowledge, confirm, dismiss, close."),
     "playbook": ("breachwatch.cli.playbook", "playbook", "Lint, simulate, preview, approve, pause."),
     "notice": ("breachwatch.cli.notice", "notice", "Campaigns and deliveries, bytes as sent."),

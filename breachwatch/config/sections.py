@@ -120,13 +120,37 @@ class JournalSection(Section):
     units: tuple[str, ...] = ()
 
 
+class SyslogSection(Section):
+    """One address where messages of other hosts and devices are taken."""
+
+    protocol: Literal["udp", "tcp", "tls"]
+    address: str = Field(default="127.0.0.1", min_length=1)
+    port: Port = 514
+    format: str = "syslog"
+    tz: Zone = "UTC"
+    certificate: ExistingFile | None = None
+    key: ExistingFile | None = None
+    client_ca: ExistingFile | None = None
+    max_connections: int = Field(default=256, ge=1, le=4_096)
+    receive_buffer_bytes: int = Field(default=8_388_608, ge=65_536, le=1 << 30)
+
+
 class IntegritySection(Section):
     """File integrity. No paths: the built-in critical paths that exist on this host."""
 
     enabled: bool = False
     paths: tuple[Path, ...] = ()
+    """Files, folders with all below them, and globs (`/home/*/.ssh`)."""
     exclude: tuple[str, ...] = ()
+    diff: tuple[str, ...] | None = None
     sweep_interval_s: float = Field(default=300.0, ge=1)
+    full_interval_s: float = Field(default=86_400.0, ge=1)
+    cpu_share: float = Field(default=0.25, ge=0.01, le=1)
+    bytes_per_s: int = Field(default=67_108_864, ge=65_536)
+    hash_limit_bytes: int = Field(default=8_589_934_592, ge=1_048_576)
+    setuid_interval_s: float = Field(default=3_600.0, ge=0)
+    processes: bool = True
+    own_files: bool = True
 
 
 class WatchSection(Section):
@@ -134,6 +158,7 @@ class WatchSection(Section):
 
     logs: tuple[LogSection, ...] = ()
     journal: JournalSection = JournalSection()
+    syslog: tuple[SyslogSection, ...] = ()
     integrity: IntegritySection = IntegritySection()
     max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
 

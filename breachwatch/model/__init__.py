@@ -1,6 +1,16 @@
 """The nouns of BreachWatch as frozen values. No behaviour that needs a file, a clock or a network."""
 
 from breachwatch.model.audit import Entry
+from breachwatch.model.baseline import (
+    KEPT_JOURNAL,
+    BaselineHead,
+    BaselineUpdate,
+    Deviation,
+    DirectoryRow,
+    JournalEntry,
+    Seal,
+    SealedLeaf,
+)
 from breachwatch.model.duty import Duty
 from breachwatch.model.event import Event, FieldValue, LogSource
 from breachwatch.model.incident import Incident, IncidentState, Severity, StateChange
@@ -18,12 +28,15 @@ from breachwatch.model.notice import (
     Person,
 )
 from breachwatch.model.signal import Signal, SignalKind
-from breachwatch.model.source import Block, Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model.source import Block, Checkpoint, FileChange, FileRecord, Gap, RawLine, Writer
 from breachwatch.model.step import Approval, StepRun, StepState, StepValue
 
 __all__ = [
+    "KEPT_JOURNAL",
     "Accepted",
     "Approval",
+    "BaselineHead",
+    "BaselineUpdate",
     "Block",
     "Campaign",
     "CampaignKind",
@@ -33,6 +46,8 @@ __all__ = [
     "Delivery",
     "DeliveryResult",
     "DeliveryState",
+    "Deviation",
+    "DirectoryRow",
     "Duty",
     "Entry",
     "Event",
@@ -42,6 +57,7 @@ __all__ = [
     "Gap",
     "Incident",
     "IncidentState",
+    "JournalEntry",
     "Level",
     "LogSource",
     "Match",
@@ -49,6 +65,8 @@ __all__ = [
     "Person",
     "RawLine",
     "RuleRef",
+    "Seal",
+    "SealedLeaf",
     "Severity",
     "Signal",
     "SignalKind",
@@ -57,4 +75,5 @@ __all__ = [
     "StepState",
     "StepValue",
     "Window",
+    "Writer",
 ]

@@ -16,7 +16,7 @@ class RawLine:
     """
 
     source: str
-    """Path of the file, or `journal`."""
+    """Path of the file, `journal`, or `syslog+udp://...` for a listener."""
     data: bytes
     offset: int = 0
     generation: str = ""
@@ -26,6 +26,8 @@ class RawLine:
     is_partial: bool = False
     """The line never got its line end (end of a rotated file)."""
     cursor: str = ""
+    peer: str = ""
+    """`address:port` of who sent it, for lines from the network; `offset` then only counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +119,20 @@ class FileRecord:
     sha256: str = ""
     link_target: bytes = b""
     state: str = "ok"
-    """ok, unreadable, unstable (changed while it was hashed)."""
+    """ok, unreadable, unstable (changed while it was hashed), too_large (content not read)."""
+    flags: int = 0
+    """Inode flags (chattr), those that mean something: immutable, append-only, ..."""
+    xattrs: tuple[tuple[str, str], ...] = ()
+    """Extended attributes: name and value (hex; long ones by their SHA-256). ACL, capabilities and label are here."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writer:
+    """Who touched a file, where the kernel tells (fanotify). Of a process that has ended only the number is known."""
+
+    pid: int
+    executable: str = ""
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,4 +149,11 @@ class FileChange:
     severity: str = "medium"
     tags: tuple[str, ...] = field(default=())
     """ATT&CK techniques of the critical path that was touched."""
+    explained_by: str = ""
+    """The package whose installed content this is; empty: nobody vouches for it."""
+    diff: str = ""
+    """Lines that differ, secrets masked, for the small text files that are configured for it."""
+    writer: Writer | None = None
+    channel: str = ""
+    """What found it: event (a kernel hint), sweep (metadata), content (the rolling re-hash)."""
     seen_at: datetime

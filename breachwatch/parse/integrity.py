@@ -42,6 +42,7 @@ def event_from_change(change: FileChange, *, host: str) -> Event:
         "integrity.severity": change.severity,
         "integrity.techniques": tuple(change.tags),
     }
+    _reasons(fields, change)
     stem, dot, extension = name.rpartition(".")
     if dot and stem:
         fields["file.extension"] = extension
@@ -50,8 +51,29 @@ def event_from_change(change: FileChange, *, host: str) -> Event:
         _record_fields(fields, record)
     if change.before is not None and change.after is not None:
         _before_fields(fields, change.before)
-    identity = _identity("change", host, path, change.action, changed, _state(change.before), _state(change.after))
+    states = _state(change.before), _state(change.after)
+    if not any(states) and change.writer is not None:
+        states = str(change.writer.pid), change.seen_at.isoformat()  # of a process, not of a file
+    identity = _identity("change", host, path, change.action, changed, *states)
     return new_event(identity, change.seen_at, FILE_EVENT, fields, str(fields["message"]))
+
+
+def _reasons(fields: Fields, change: FileChange) -> None:
+    """Who vouches for it, what found it, who wrote it: only what is known."""
+    for name, value in (
+        ("integrity.explained_by", change.explained_by),
+        ("integrity.channel", change.channel),
+        ("integrity.diff", change.diff),
+    ):
+        if value:
+            fields[name] = value
+    if change.writer is not None:
+        fields["process.pid"] = change.writer.pid
+        if change.writer.executable:
+            fields["process.executable"] = change.writer.executable
+            fields["process.name"] = change.writer.executable.rpartition("/")[2]
+        if change.writer.user:
+            fields["user.name"] = change.writer.user
 
 
 def _record_fields(fields: Fields, record: FileRecord) -> None:
@@ -88,6 +110,7 @@ def _state(record: FileRecord | None) -> str:
     return (
         f"{record.type}|{record.mode}|{record.uid}|{record.gid}|{record.nlink}|{record.device}|{record.inode}|{record.size}"
         f"|{record.mtime_ns}|{record.ctime_ns}|{record.sha256}|{record.link_target.hex()}|{record.state}"
+        f"|{record.flags}|{record.xattrs}"
     )
 
 

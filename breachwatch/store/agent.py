@@ -17,7 +17,10 @@ from typing import IO, Any
 import msgspec
 
 from breachwatch.errors import LockedError, StoreError
-from breachwatch.model import Checkpoint, FileRecord, Signal
+from breachwatch.model import BaselineUpdate, Checkpoint, Deviation, DirectoryRow, Signal
+from breachwatch.ports import BaselineSealer
+from breachwatch.store.baseline import TABLES as BASELINE_TABLES
+from breachwatch.store.baseline import BaselineTables
 from breachwatch.store.wal import use_wal
 
 BUSY_TIMEOUT_S = 30.0
@@ -37,12 +40,12 @@ MIGRATIONS = (
         "CREATE TABLE baseline (path BLOB PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID",
         "CREATE TABLE reader (name TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID",
     ),
+    ("DROP TABLE baseline", *BASELINE_TABLES),
 )
 """Step n brings `user_version` from n to n + 1."""
 
 _signal_decoder = msgspec.json.Decoder(Signal)
 _checkpoint_decoder = msgspec.msgpack.Decoder(Checkpoint)
-_record_decoder = msgspec.msgpack.Decoder(FileRecord)
 
 
 class SqliteAgentStore:
@@ -133,8 +136,8 @@ class SqliteAgentStore:
         checkpoints: Sequence[Checkpoint],
         forgotten: Sequence[str] = (),
         correlation_state: bytes | None = None,
-        baseline: Sequence[FileRecord] = (),
-        baseline_deleted: Sequence[bytes] = (),
+        baseline: BaselineUpdate | None = None,
+        sealer: BaselineSealer | None = None,
     ) -> None:
         """All or nothing, durable on return. Raises: StoreError."""
         with self._transaction() as connection:
@@ -146,29 +149,51 @@ class SqliteAgentStore:
             )
             if correlation_state is not None:
                 connection.execute("INSERT OR REPLACE INTO correlation VALUES (1, ?)", (correlation_state,))
-            connection.executemany("DELETE FROM baseline WHERE path = ?", [(path,) for path in baseline_deleted])
-            connection.executemany(
-                "INSERT OR REPLACE INTO baseline VALUES (?, ?)",
-                [(record.path, msgspec.msgpack.encode(record)) for record in baseline],
-            )
+            if baseline is not None:
+                BaselineTables(connection).write(baseline, sealer)
 
-    def baseline(self, under: bytes | None = None) -> Iterator[FileRecord]:
-        """Known paths in byte order; `under` limits to one path and what is below it. Raises: StoreError."""
-        query = "SELECT body FROM baseline"
-        bounds: tuple[bytes, ...] = ()
-        if under is not None:
-            stem = under.rstrip(b"/")
-            query += " WHERE path = ? OR (path > ? AND path < ?)"
-            bounds = (under, stem + b"/", stem + b"0")  # '0' follows '/'
-        with self._errors():
-            for (body,) in self._connection.execute(query + " ORDER BY path", bounds):
-                yield _record_decoder.decode(body)
+    # -- the baseline ---------------------------------------------------------------------------------------------
 
-    def baseline_record(self, path: bytes) -> FileRecord | None:
-        """One known path. Raises: StoreError."""
+    @property
+    def baseline(self) -> BaselineTables:
+        """The baseline's tables as they are now; reading them may raise sqlite3 errors: use inside `reading`."""
+        return BaselineTables(self._connection)
+
+    @contextmanager
+    def reading(self) -> Iterator[BaselineTables]:
+        """One consistent view of the baseline. Raises: StoreError."""
         with self._errors():
-            row = self._connection.execute("SELECT body FROM baseline WHERE path = ?", (path,)).fetchone()
-            return None if row is None else _record_decoder.decode(row[0])
+            self._connection.execute("BEGIN")
+            try:
+                yield BaselineTables(self._connection)
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.execute("COMMIT")
+
+    def clear_baseline(self) -> None:
+        """Forget the baseline: somebody begins anew. Raises: StoreError."""
+        with self._transaction() as connection:
+            BaselineTables(connection).clear()
+
+    def directory_row(self, path: bytes) -> DirectoryRow | None:
+        """What is known of one directory's entries. Raises: StoreError."""
+        with self._errors():
+            return self.baseline.row(path)
+
+    def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
+        """Known directories of a subtree in byte order. Raises: StoreError."""
+        with self._errors():
+            return self.baseline.rows(under=under, after=after, limit=limit)
+
+    def deviation(self, path: bytes) -> Deviation | None:
+        """What a path was when it was last accepted, if it is not so now. Raises: StoreError."""
+        with self._errors():
+            return self.baseline.deviation(path)
+
+    def content(self, path: bytes) -> bytes | None:
+        """Stored text of a file, compressed. Raises: StoreError."""
+        with self._errors():
+            return self.baseline.content(path)
 
     # -- the queue to the hub -------------------------------------------------------------------------------------
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from breachwatch.model import Block, Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model import BaselineUpdate, Block, Checkpoint, FileChange, Gap, RawLine
+from breachwatch.ports import BaselineSealer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,8 +18,9 @@ class Progress:
     checkpoints: Sequence[Checkpoint] = ()
     forgotten: Sequence[str] = ()
     """Checkpoint keys that are not needed any more."""
-    baseline: Sequence[FileRecord] = ()
-    baseline_deleted: Sequence[bytes] = ()
+    baseline: BaselineUpdate | None = None
+    sealer: BaselineSealer | None = None
+    """Who seals the baseline's change inside the transaction."""
 
 
 class Source(Protocol):
