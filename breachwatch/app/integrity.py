@@ -70,7 +70,9 @@ def open_integrity(
     notify: Callable[[], None] | None = None,
 ) -> Integrity:
     """A watcher of this host's files. Raises: StoreError."""
+    packages = open_packages(clock)
+    packages.remember()
     return Integrity(
         options_of(settings), store, clock=clock, sealer=open_sealer(layout, clock), notify=notify,
-        packages=open_packages(clock),
+        packages=packages,
     )  # fmt: skip
