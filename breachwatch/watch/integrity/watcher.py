@@ -114,6 +114,8 @@ class Integrity:
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
         self._changes: list[FileChange] = []
         self._hint_steps: Steps | None = None
+        self._texts_due = ""
+        """swept, stored: a sweep has ended, and then what it found was stored. New texts are read after that."""
         self._kept_counter = 0
         self._check_seal()
         self._start()
@@ -160,6 +162,9 @@ class Integrity:
         now = self._clock.monotonic()
         self._tell_seal()
         self._baseline.forget_unchanged()
+        if self._texts_due == "stored":
+            self._texts_due = ""
+            self._examiner.keep_texts()
         self._notice_pauses(now)
         for finding in self._guard.check():
             self._react(finding)
@@ -246,6 +251,8 @@ class Integrity:
 
     def sweep_now(self) -> None:
         """Compare everything, as fast as it goes, in place of a sweep that is already under way."""
+        if self._pace.next_quick:
+            self._expand()
         jobs = self._pace.jobs
         for job in [job for job in jobs if job.kind == "quick"]:
             jobs.remove(job)
@@ -304,7 +311,7 @@ class Integrity:
             self.coverage.entries = self._judge.entries - job.entries_before
             self.coverage.swept_at = self._clock.now()
             self._tell_watches()
-            self._examiner.keep_texts()
+            self._texts_due = "swept"
             if self._processes is not None:
                 self._changes += self._processes.check()
         elif job.kind == "setuid":
@@ -345,6 +352,8 @@ class Integrity:
     def progress(self) -> Progress:
         """Baseline rows that changed with what was yielded, and when to poll again."""
         update = self._examiner.update()
+        if self._texts_due:
+            self._texts_due = "stored"
         return Progress(baseline=update, sealer=self._sealer)
 
     @property
@@ -367,7 +376,7 @@ class Integrity:
     def is_settled(self) -> bool:
         """True when no hint waits and no sweep is under way or due."""
         pace, now = self._pace, self._clock.monotonic()
-        idle = self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
+        idle = not self._texts_due and self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
         is_due = now >= min(pace.next_quick, pace.next_full) or (self._options.setuid_s and now >= pace.next_setuid)
         return idle and not pace.jobs and not is_due
 
