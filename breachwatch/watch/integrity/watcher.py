@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from breachwatch.errors import VerificationError
-from breachwatch.model import FileChange, Gap, Writer
+from breachwatch.model import FileChange, Gap
 from breachwatch.ports import Clock, SealView
 from breachwatch.watch.integrity.census import LOCAL, census
 from breachwatch.watch.integrity.coverage import Coverage
 from breachwatch.watch.integrity.dirty import DirtyPaths
 from breachwatch.watch.integrity.examiner import Examiner, Options, Packages, Store
+from breachwatch.watch.integrity.fanotify import FanotifyObserver
 from breachwatch.watch.integrity.guard import Finding, Guard
 from breachwatch.watch.integrity.inotify import HintObserver
 from breachwatch.watch.integrity.judge import Steps
 from breachwatch.watch.integrity.processes import Processes
-from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.seal import Sealer
 from breachwatch.watch.integrity.sweep import again, full, quick
 from breachwatch.watch.source import Progress
@@ -43,14 +43,6 @@ class SealedStore(Store, Protocol):
     """What integrity needs of the agent's store."""
 
     def reading(self) -> AbstractContextManager[SealView]: ...
-
-
-class Writers(Protocol):
-    """Who knows which process touched a path lately."""
-
-    def writer_of(self, path: bytes) -> Writer | None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -91,7 +83,6 @@ class Integrity:
         sealer: Sealer,
         notify: Callable[[], None] | None = None,
         packages: Packages | None = None,
-        writers: Callable[[DirtyPaths, Scope], Writers | None] | None = None,
     ) -> None:
         self._options = options
         self._store = store
@@ -119,7 +110,7 @@ class Integrity:
         self._kept_counter = 0
         self._check_seal()
         self._start()
-        self._writers = writers(self._dirty, self._scope) if writers is not None else None
+        self._writers = self._hear_writers() if options.fanotify else None
 
     def _check_seal(self) -> None:
         try:
@@ -154,6 +145,14 @@ class Integrity:
             if not os.path.isdir(root):  # noqa: PTH112  # bytes path
                 self._observer.watched.ensure(os.path.dirname(root))  # noqa: PTH120  # bytes path
         self._observer.start()
+
+    def _hear_writers(self) -> FanotifyObserver | None:
+        try:
+            return FanotifyObserver(self._dirty, self._scope.roots, lambda path: self._scope.root_of(path) is not None)
+        except OSError as error:
+            why = f"fanotify: {error.strerror}; who wrote is not known (it takes CAP_SYS_ADMIN and Linux 5.9)"
+            self._ledger.tell(b"integrity", "writers_unknown", why)
+            return None
 
     # -- one poll -------------------------------------------------------------------------------------------------
 
