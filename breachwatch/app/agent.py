@@ -27,8 +27,8 @@ from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, wri
 from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
-from breachwatch.errors import BreachWatchError
-from breachwatch.model import Signal
+from breachwatch.errors import BreachWatchError, StoreError
+from breachwatch.model import RawLine, Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import Claims, LogFiles, LogSpec
@@ -37,6 +37,7 @@ from breachwatch.watch.integrity import Integrity
 from breachwatch.watch.journal import Journal
 from breachwatch.watch.names import folders
 from breachwatch.watch.source import Progress, Source
+from breachwatch.watch.syslog import ListenSpec
 from breachwatch.watch.wake import Wake
 
 POLL_S = 1.0
@@ -77,6 +78,15 @@ class LogSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SyslogSettings:
+    """One address that is listened to, and how messages are read."""
+
+    listen: ListenSpec
+    format: str = "syslog"
+    tz: str = "UTC"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
     """All an agent needs to know, as plain values."""
 
@@ -86,6 +96,7 @@ class AgentSettings:
     max_line_bytes: int = 65_536
     journal: bool = False
     journal_units: tuple[str, ...] = ()
+    syslog: tuple[SyslogSettings, ...] = ()
     integrity: IntegritySettings | None = None
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -109,8 +120,12 @@ class Agent:
         settings: AgentSettings,
         store: SqliteAgentStore,
         clock: Clock,
+        *,
         notify: Callable[[], None] | None = None,
+        on_open: Callable[[int], None] = lambda _descriptor: None,
     ) -> None:
+        """`on_open` is told of every descriptor that something may come from. Raises: WatchError, StoreError."""
+        self._on_open = on_open
         self._settings = settings
         self._layout = StateLayout(Path(settings.state_directory))
         self._notify = notify
@@ -125,10 +140,12 @@ class Agent:
         self._told = False
         rules = self._load_rules()
         detector = Detector(rules)
-        if (saved := store.correlation_state()) is not None:
-            detector.restore(saved)
-        self._saved_state = saved
         self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
+        self._saved_state = store.correlation_state()
+        if self._saved_state is not None:
+            correlations, unfinished = unpacked_state(self._saved_state)
+            detector.restore(correlations)
+            self._pipeline.restore(unfinished)
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_alive = 0.0
@@ -153,8 +170,13 @@ class Agent:
             files = LogFiles(_spec(log, settings.max_line_bytes), known, clock=self._clock, claims=claims)
             watched.append(WatchedSource(files, SourceFormat(format=log.format, tz=ZoneInfo(log.tz))))
         if settings.journal:
-            journal = Journal(known.get("journal"), clock=self._clock, units=settings.journal_units)
+            journal = Journal(
+                known.get("journal"), clock=self._clock, units=settings.journal_units, on_open=self._on_open
+            )
             watched.append(WatchedSource(journal, SourceFormat(format="journal")))
+        for syslog in settings.syslog:
+            listener = _listener(syslog.listen, self._clock, self._on_open)
+            watched.append(WatchedSource(listener, SourceFormat(format=syslog.format, tz=ZoneInfo(syslog.tz))))
         if settings.integrity is not None:
             self._integrity = open_integrity(
                 settings.integrity, self._store, self._clock, self._layout, notify=self._notify
@@ -181,6 +203,7 @@ class Agent:
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
         """
         seen = sum(self._tick_source(watched) for watched in self._sources)
+        self._signals.extend(self._pipeline.late_signals())
         self._beat()
         is_full = self._integrity is not None and self._integrity.is_full
         if self._signals or is_full or self._clock.monotonic() >= self._next_commit:
@@ -214,7 +237,7 @@ class Agent:
         files = next((moved for moved in progress if moved.baseline is not None), Progress())
         if not (self._signals or checkpoints or forgotten or files.baseline):
             return
-        state = self._pipeline.detector.snapshot()
+        state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished())
         signals, self._signals = self._signals, []
         self._store.commit(
             signals=signals,
@@ -288,6 +311,39 @@ class Agent:
             watched.source.close()
 
 
+STATE_MARK = b"BW2"
+"""A snapshot with lines of unfinished events before that of the correlations; without it, it is the latter alone."""
+
+_unfinished_decoder = msgspec.msgpack.Decoder(tuple[list[tuple[str, RawLine]], bytes])
+
+
+def packed_state(correlations: bytes, unfinished: list[tuple[str, RawLine]]) -> bytes:
+    """What has to be known beside the offsets: what correlations count, and lines that wait for the rest of theirs."""
+    return STATE_MARK + msgspec.msgpack.encode((unfinished, correlations)) if unfinished else correlations
+
+
+def unpacked_state(stored: bytes) -> tuple[bytes, list[tuple[str, RawLine]]]:
+    """The reverse. Raises: StoreError."""
+    if not stored.startswith(STATE_MARK):
+        return stored, []
+    try:
+        unfinished, correlations = _unfinished_decoder.decode(stored[len(STATE_MARK) :])
+    except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        raise StoreError(f"the agent's state is damaged: {error}", source="correlation") from error
+    return correlations, unfinished
+
+
+def _listener(spec: ListenSpec, clock: Clock, on_open: Callable[[int], None]) -> Source:
+    """Loaded only where it is asked for: TLS libraries take memory."""
+    if spec.protocol == "udp":
+        from breachwatch.watch.syslog import UdpSyslog
+
+        return UdpSyslog(spec, clock=clock, on_open=on_open)
+    from breachwatch.watch.syslog_stream import StreamSyslog
+
+    return StreamSyslog(spec, clock=clock, on_open=on_open)
+
+
 def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
     return LogSpec(
         pattern=log.path,
@@ -312,12 +368,13 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
     allow_many_files()
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
-        agent = Agent(settings, store, clock, notify=wake.set)
+        agent = Agent(settings, store, clock, notify=wake.set, on_open=wake.listen)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
         try:
             _loop(agent, stop=stop, reload=reload, wake=wake)
+            agent.tick()  # what senders have handed over already
             agent.commit()
         finally:
             agent.close()

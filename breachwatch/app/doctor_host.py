@@ -74,8 +74,8 @@ def _free_space(folder: Path) -> Iterator[Finding]:
 def check_logs(settings: Settings) -> Iterator[Finding]:
     """Every configured log is there and readable; something is watched at all."""
     watch = settings.watch
-    if not (watch.logs or watch.journal.enabled or watch.integrity.enabled):
-        yield problem("sources", "nothing is watched", "set watch.logs, watch.journal or watch.integrity")
+    if not (watch.logs or watch.journal.enabled or watch.syslog or watch.integrity.enabled):
+        yield problem("sources", "nothing is watched", "set watch.logs, watch.journal, watch.syslog or watch.integrity")
     for log in watch.logs:
         matching = sorted(glob.glob(log.path, recursive=True))  # noqa: PTH207  # patterns are absolute
         if not matching:
@@ -90,7 +90,7 @@ def _readable_log(path: str) -> Finding:
     try:
         kind = Path(path).stat().st_mode
         if stat.S_ISDIR(kind):
-            return problem(f"log {path}", "is a folder", f'name the files in it: path = "{path}/*.log"')
+            return ok(f"log {path}", "a folder: all files in it are read")
         if not stat.S_ISREG(kind):  # opening a pipe would wait for whoever writes it
             return problem(f"log {path}", "is a pipe or device, not a file", "correct watch.logs.path")
         with Path(path).open("rb") as log:

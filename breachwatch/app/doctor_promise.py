@@ -48,6 +48,7 @@ def _without_source(settings: Settings, loaded: RuleSet) -> Iterator[Finding]:
     """Rules of the operator that nothing watched here can trigger; of the shipped pack that is no fault."""
     own = tuple(str(folder) for folder in settings.rules.directories)
     formats = {log.format for log in settings.watch.logs} | ({"journal"} if settings.watch.journal.enabled else set())
+    formats |= {listener.format for listener in settings.watch.syslog}
     lost = rules_without_source(loaded, formats, integrity=settings.watch.integrity.enabled)
     for one in lost:
         if own and one.rule.source.startswith(own):

@@ -22,6 +22,7 @@ LOG_PLACES = (
     ("/var/log/secure", "syslog", "RHEL, Alma, Rocky: log-ins, sudo, su"),
     ("/var/log/syslog", "syslog", "everything else on Debian and Ubuntu"),
     ("/var/log/messages", "syslog", "everything else on RHEL"),
+    ("/var/log/audit/audit.log", "auditd", "the kernel's audit: started programs, files, log-ins"),
     ("/var/log/nginx/*access.log", "nginx", "nginx: requests"),
     ("/var/log/nginx/*error.log", "auto", "nginx: errors"),
     ("/var/log/apache2/*access.log", "apache", "Apache on Debian and Ubuntu: requests"),

@@ -13,13 +13,16 @@ FILES = (LogSource("linux", "file_event", ""), LogSource("linux", "log_integrity
 NGINX = (LogSource("nginx", "webserver", ""), LogSource("nginx", "webserver", "error"))
 APACHE = (LogSource("apache", "webserver", ""), LogSource("apache", "webserver", "error"))
 
+AUDIT = (LogSource("linux", "", "auditd"), LogSource("linux", "process_creation", "auditd"))
+
 SOURCES: dict[str, tuple[LogSource, ...]] = {
-    "auto": (*SYSTEM, *NGINX, *APACHE),
+    "auto": (*SYSTEM, *NGINX, *APACHE, *AUDIT),
     "syslog": SYSTEM,
     "sshd": SYSTEM,
     "journal": SYSTEM,
     "nginx": NGINX,
     "apache": APACHE,
+    "auditd": AUDIT,
 }
 """What the parser of each format makes."""
 

@@ -107,6 +107,7 @@ class _PlainJudge:
     def __call__(self, seen: Iterable[Seen], form: str) -> bool:
         pipeline = Pipeline(host=HOST, detector=Detector(RuleSet()), now=lambda: REFERENCE)
         events = [event for item in seen for event in pipeline.parse(item, SourceFormat(format=_parser(form)))]
+        events += [event for event, _ in pipeline.late_matches(everything=True)]
         return any(applies(self.rule.logsource, event.logsource) and matches(self.rule, event) for event in events)
 
 
@@ -121,6 +122,7 @@ class _CorrelationJudge:
         pipeline = Pipeline(host=HOST, detector=Detector(self.ruleset), now=lambda: REFERENCE)
         how = SourceFormat(format=_parser(form))
         found = [match.rule.id for item in seen for _, matched in pipeline.matches(item, how) for match in matched]
+        found += [match.rule.id for _, matched in pipeline.late_matches(everything=True) for match in matched]
         return self.rule_id in found
 
 

@@ -85,7 +85,8 @@ class Scan:
             self._count(seen)
             if isinstance(seen, Gap):
                 yield gap_object(seen)
-            yield from self._detect(pipeline, seen, how)
+            yield from self._told(pipeline.matches(seen, how))
+        yield from self._told(pipeline.late_matches(everything=True))
 
     def _count(self, seen: Block | RawLine | Gap) -> None:
         match seen:
@@ -99,8 +100,8 @@ class Scan:
                 self.totals.lines += 1
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
-    def _detect(self, pipeline: Pipeline, seen: Block | RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
-        for event, matches in pipeline.matches(seen, how):
+    def _told(self, found: Iterable[tuple[Event, list[Match]]]) -> Iterator[JsonObject]:
+        for event, matches in found:
             self.totals.events += 1
             if self.options.with_events:
                 yield {"kind": "event", **event_object(event)}

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from breachwatch.app.agent import AgentSettings, LogSettings
+from breachwatch.app.agent import AgentSettings, LogSettings, SyslogSettings
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.integrity import IntegritySettings
 from breachwatch.app.operate import Actor, Operations
@@ -16,7 +16,7 @@ from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
 from breachwatch.audit.keys import load_or_create_signer
 from breachwatch.audit.log import TransparencyLog
-from breachwatch.config.sections import LogSection
+from breachwatch.config.sections import LogSection, SyslogSection
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.errors import ApprovalError
@@ -24,6 +24,7 @@ from breachwatch.store.database import open_database, sqlite_url
 from breachwatch.store.hub import HubStore
 from breachwatch.store.migrate import migrate
 from breachwatch.watch.integrity.content import DEFAULT_DIFFS
+from breachwatch.watch.syslog import ListenSpec
 
 
 def rule_folders(settings: Settings) -> list[Path]:
@@ -42,6 +43,7 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         max_line_bytes=settings.watch.max_line_bytes,
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
+        syslog=tuple(_syslog(listener, settings.watch.max_line_bytes) for listener in settings.watch.syslog),
         integrity=integrity_settings(settings) if integrity.enabled else None,
         rule_folders=tuple(str(folder) for folder in rule_folders(settings)),
         placeholders=settings.rules.placeholders,
@@ -79,6 +81,24 @@ def _log(log: LogSection) -> LogSettings:
         encoding=log.encoding,
         record_start=log.record_start,
         from_start=log.from_start,
+    )
+
+
+def _syslog(listener: SyslogSection, max_line_bytes: int) -> SyslogSettings:
+    return SyslogSettings(
+        listen=ListenSpec(
+            protocol=listener.protocol,
+            address=listener.address,
+            port=listener.port,
+            max_line_bytes=max_line_bytes,
+            receive_buffer_bytes=listener.receive_buffer_bytes,
+            max_connections=listener.max_connections,
+            certificate=str(listener.certificate or ""),
+            key=str(listener.key or ""),
+            client_ca=str(listener.client_ca or ""),
+        ),
+        format=listener.format,
+        tz=listener.tz,
     )
 
 

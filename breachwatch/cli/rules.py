@@ -8,10 +8,8 @@ from pathlib import Path
 
 import click
 
-from breachwatch.app.rules import rules_in
 from breachwatch.cli.output import print_json, safe
-from breachwatch.config.shipped import shipped_folder
-from breachwatch.detect.load import RuleSet
+from breachwatch.cli.ruleset import rules_for
 from breachwatch.errors import UsageError
 from breachwatch.parse import FORMATS
 
@@ -25,16 +23,13 @@ def rules() -> None:
     """List, lint, test, explain and verify detection rules."""
 
 
-def _load(folders: tuple[Path, ...]) -> RuleSet:
-    return rules_in(list(folders) or [shipped_folder("rules")])
-
-
 @rules.command("list")
 @FOLDERS
 @AS_JSON
-def list_rules(folders: tuple[Path, ...], as_json: bool) -> None:
+@click.pass_obj
+def list_rules(config: Path | None, folders: tuple[Path, ...], as_json: bool) -> None:
     """Every rule in force: level, title, id."""
-    loaded = _load(folders)
+    loaded = rules_for(config, folders)
     refs = [*(rule.ref for rule in loaded.rules), *(correlation.ref for correlation in loaded.correlations)]
     for ref in refs:
         if as_json:
@@ -64,11 +59,12 @@ def list_rules(folders: tuple[Path, ...], as_json: bool) -> None:
     help="Formats of the logs that are watched (repeatable); without it all.",
 )
 @AS_JSON
-def lint(paths: tuple[Path, ...], formats: tuple[str, ...], as_json: bool) -> int:
+@click.pass_obj
+def lint(config: Path | None, paths: tuple[Path, ...], formats: tuple[str, ...], as_json: bool) -> int:
     """Say which rules are refused and which can't run on any source. Exit code 1 when any is refused."""
     from breachwatch.app.rule_reach import rules_without_source
 
-    loaded = _load(paths)
+    loaded = rules_for(config, paths)
     for lost in rules_without_source(loaded, formats or tuple(FORMATS)):
         if as_json:
             print_json({"kind": "unreachable", "rule.id": lost.rule.ref.id, "source": lost.rule.source,
@@ -90,11 +86,12 @@ def lint(paths: tuple[Path, ...], formats: tuple[str, ...], as_json: bool) -> in
 @FOLDERS
 @click.option("--junit", type=click.Path(path_type=Path, dir_okay=False), help="Write JUnit XML to this file.")
 @AS_JSON
-def test(samples: Path, folders: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
+@click.pass_obj
+def test(config: Path | None, samples: Path, folders: tuple[Path, ...], junit: Path | None, as_json: bool) -> int:
     """Run sample files (matching, near_miss, forged) against the rules. Exit code 1 when one fails."""
     from breachwatch.app.rule_samples import run_samples
 
-    results = run_samples(samples, _load(folders))
+    results = run_samples(samples, rules_for(config, folders))
     failed = [result for result in results if not result.passed]
     if junit is not None:
         from breachwatch.app.junit import junit_xml
@@ -123,14 +120,21 @@ INPUTS = click.argument("paths", nargs=-1, required=True, type=click.Path(path_t
 @FORMAT
 @click.option("--limit", type=click.IntRange(1, 1_000_000), default=100, show_default=True, help="Events explained.")
 @AS_JSON
+@click.pass_obj
 def explain(
-    rule_id: str, paths: tuple[Path, ...], folders: tuple[Path, ...], log_format: str, limit: int, as_json: bool
+    config: Path | None,
+    rule_id: str,
+    paths: tuple[Path, ...],
+    folders: tuple[Path, ...],
+    log_format: str,
+    limit: int,
+    as_json: bool,
 ) -> int:
     """Why each line of a file matches a rule or does not, condition by condition. Exit code 1 when none matches."""
     from breachwatch.app.rule_study import events_in, explained
 
     matched = False
-    for one in islice(explained(_load(folders), rule_id, events_in(paths, log_format)), limit):
+    for one in islice(explained(rules_for(config, folders), rule_id, events_in(paths, log_format)), limit):
         matched = matched or one.matches
         if as_json:
             steps = [{"depth": step.depth, "holds": step.holds, "text": step.text, "found": step.found}
@@ -155,15 +159,22 @@ def explain(
 @click.option("--engine", default="reference", show_default=True, help="Engine to compare with the reference.")
 @click.option("--any-logsource", is_flag=True, help="Try every rule on every event.")
 @AS_JSON
+@click.pass_obj
 def verify(
-    paths: tuple[Path, ...], folders: tuple[Path, ...], log_format: str, engine: str, any_logsource: bool, as_json: bool
+    config: Path | None,
+    paths: tuple[Path, ...],
+    folders: tuple[Path, ...],
+    log_format: str,
+    engine: str,
+    any_logsource: bool,
+    as_json: bool,
 ) -> int:
     """Compare an engine with the reference on files. Exit code 1 when they differ on any event."""
     from breachwatch.app.rule_study import ENGINES, Verification, events_in
 
     if engine not in ENGINES:
         raise UsageError(f"--engine: unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
-    work = Verification(_load(folders), engine, any_logsource)
+    work = Verification(rules_for(config, folders), engine, any_logsource)
     differ = 0
     for difference in work.run(events_in(paths, log_format)):
         differ += 1
@@ -186,11 +197,12 @@ def verify(
 @FOLDERS
 @click.option("--navigator", type=click.Path(path_type=Path, dir_okay=False), help="Write a Navigator layer here.")
 @AS_JSON
-def coverage_table(folders: tuple[Path, ...], navigator: Path | None, as_json: bool) -> int:
+@click.pass_obj
+def coverage_table(config: Path | None, folders: tuple[Path, ...], navigator: Path | None, as_json: bool) -> int:
     """ATT&CK techniques that the rules name, and how many rules name each."""
     from breachwatch.detect.coverage import coverage, navigator_layer
 
-    loaded = _load(folders)
+    loaded = rules_for(config, folders)
     found = coverage([*(rule.ref for rule in loaded.rules), *(one.ref for one in loaded.correlations)])
     if navigator is not None:
         _write(navigator, json.dumps(navigator_layer(found), indent=1, ensure_ascii=False) + "\n")

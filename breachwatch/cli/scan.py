@@ -10,10 +10,9 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
-from breachwatch.app.rules import rules_in
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
 from breachwatch.cli.output import print_json, safe
-from breachwatch.config.shipped import shipped_folder
+from breachwatch.cli.ruleset import rules_for
 from breachwatch.errors import RuleError, UsageError
 from breachwatch.model import LogSource
 from breachwatch.parse import FORMATS
@@ -33,7 +32,9 @@ LOGSOURCE_PARTS = ("product", "category", "service")
 @click.option("--no-prefilter", is_flag=True, help="Evaluate every rule on every event (today the only way).")
 @click.option("--stats", is_flag=True, help="Figures of the run on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
+@click.pass_obj
 def scan(
+    config: Path | None,
     paths: tuple[str, ...],
     log_format: str,
     folders: tuple[Path, ...],
@@ -50,7 +51,7 @@ def scan(
 
     Exit code 0: nothing found; 1: matches found.
     """
-    rules = rules_in(list(folders) or [shipped_folder("rules")])
+    rules = rules_for(config, folders)
     for refused in rules.refused:
         click.echo(f"breachwatch scan: rule refused: {refused}", err=True)
     if not (rules.rules or rules.correlations):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
+from ipaddress import ip_address
 
 from breachwatch.config.lines import Location
 from breachwatch.config.sections import Settings
@@ -13,6 +14,7 @@ from breachwatch.parse import FORMATS
 def incoherences(settings: Settings) -> Iterator[tuple[Location, str]]:
     """Where, and what is wrong and allowed there."""
     yield from _logs(settings)
+    yield from _syslog(settings)
     yield from _people(settings)
     yield from _groups(settings)
     yield from _audiences(settings)
@@ -29,6 +31,29 @@ def _logs(settings: Settings) -> Iterator[tuple[Location, str]]:
             yield where, f"watch.logs.{index}.format: unknown format {log.format!r}: {_allowed(log.format, FORMATS)}"
         if not log.path.startswith("/"):
             yield ("watch", "logs", index, "path"), f"watch.logs.{index}.path: not an absolute path: {log.path}"
+
+
+def _syslog(settings: Settings) -> Iterator[tuple[Location, str]]:
+    taken: set[tuple[bool, str, int]] = set()
+    for index, listener in enumerate(settings.watch.syslog):
+        where: Location = ("watch", "syslog", index)
+        path = f"watch.syslog.{index}"
+        if listener.format not in FORMATS:
+            said = f"unknown format {listener.format!r}: {_allowed(listener.format, FORMATS)}"
+            yield (*where, "format"), f"{path}.format: {said}"
+        try:
+            ip_address(listener.address)
+        except ValueError:
+            yield (*where, "address"), f"{path}.address: not an IP address: {listener.address}"
+        if (listener.protocol == "tls") != (listener.certificate is not None and listener.key is not None):
+            said = "tls needs certificate and key" if listener.protocol == "tls" else "only tls has a certificate"
+            yield where, f"{path}: {said}"
+        if listener.client_ca is not None and listener.protocol != "tls":
+            yield (*where, "client_ca"), f"{path}.client_ca: only tls has one"
+        place = (listener.protocol == "udp", listener.address, listener.port)
+        if place in taken:
+            yield (*where, "port"), f"{path}.port: another entry listens there already"
+        taken.add(place)
 
 
 def _people(settings: Settings) -> Iterator[tuple[Location, str]]:

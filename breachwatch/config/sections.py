@@ -120,6 +120,21 @@ class JournalSection(Section):
     units: tuple[str, ...] = ()
 
 
+class SyslogSection(Section):
+    """One address where messages of other hosts and devices are taken."""
+
+    protocol: Literal["udp", "tcp", "tls"]
+    address: str = Field(default="127.0.0.1", min_length=1)
+    port: Port = 514
+    format: str = "syslog"
+    tz: Zone = "UTC"
+    certificate: ExistingFile | None = None
+    key: ExistingFile | None = None
+    client_ca: ExistingFile | None = None
+    max_connections: int = Field(default=256, ge=1, le=4_096)
+    receive_buffer_bytes: int = Field(default=8_388_608, ge=65_536, le=1 << 30)
+
+
 class IntegritySection(Section):
     """File integrity. No paths: the built-in critical paths that exist on this host."""
 
@@ -144,6 +159,7 @@ class WatchSection(Section):
 
     logs: tuple[LogSection, ...] = ()
     journal: JournalSection = JournalSection()
+    syslog: tuple[SyslogSection, ...] = ()
     integrity: IntegritySection = IntegritySection()
     max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
 
@@ -275,12 +291,6 @@ class AuditSection(Section):
     origin: str = Field(default="", pattern=r"^[^\s+\p{Cc}]*$")
 
 
-class LogLevelSection(Section):
-    """The daemon's own log."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
 class Settings(BaseSettings):
     """Everything that can be set."""
 
@@ -306,7 +316,6 @@ class Settings(BaseSettings):
     audiences: dict[str, AudienceSection] = Field(default_factory=dict)
     elasticsearch: ElasticsearchSection = ElasticsearchSection()
     audit: AuditSection = AuditSection()
-    log: LogLevelSection = LogLevelSection()
 
     @classmethod
     def settings_customise_sources(

@@ -16,7 +16,7 @@ class RawLine:
     """
 
     source: str
-    """Path of the file, or `journal`."""
+    """Path of the file, `journal`, or `syslog+udp://...` for a listener."""
     data: bytes
     offset: int = 0
     generation: str = ""
@@ -26,6 +26,8 @@ class RawLine:
     is_partial: bool = False
     """The line never got its line end (end of a rotated file)."""
     cursor: str = ""
+    peer: str = ""
+    """`address:port` of who sent it, for lines from the network; `offset` then only counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

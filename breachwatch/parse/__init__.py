@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from breachwatch.errors import ParseError
+from breachwatch.parse.auditd import AuditdParser
 from breachwatch.parse.auto import AutoParser, detect_format
-from breachwatch.parse.context import ParseContext, Parser
+from breachwatch.parse.context import Assembler, ParseContext, Parser
 from breachwatch.parse.event import event_id
 from breachwatch.parse.integrity import event_from_change, event_from_gap
 from breachwatch.parse.journal import JournalParser
@@ -23,6 +24,7 @@ FORMATS: Mapping[str, Callable[[], Parser]] = {
     "apache": lambda: WebParser("apache"),
     "json": JsonParser,
     "journal": JournalParser,
+    "auditd": AuditdParser,
 }
 """Every format by the name that configuration and command line use; each call makes the parser of one file."""
 
@@ -37,6 +39,7 @@ def parser_for(format: str) -> Parser:  # noqa: A002  # the word the command lin
 
 __all__ = [
     "FORMATS",
+    "Assembler",
     "ParseContext",
     "Parser",
     "detect_format",

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from breachwatch.model import Event, LogSource, RawLine
-from breachwatch.parse.context import ParseContext, Reader
+from breachwatch.parse.auditd import AuditdParser
+from breachwatch.parse.context import Assembler, ParseContext, Reader
 from breachwatch.parse.event import unparsable, visible_text
 from breachwatch.parse.journal import JournalParser
 from breachwatch.parse.jsonlines import JsonParser
@@ -25,7 +26,17 @@ _NGINX_ERROR = re.compile(rb"\d{4}/\d\d/\d\d \d\d:\d\d:\d\d \[[a-z]{2,8}\] \d")
 _ACCESS = re.compile(
     rb'[^"]{1,2048}?\[\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?\] |\[\d\d/[A-Z][a-z]{2}/\d{4}:'
 )
+_AUDITD = re.compile(rb"(?:node=\S{1,255} )?type=[A-Z0-9_\[\]]{1,56} msg=audit\(\d{1,11}\.\d{1,3}:\d{1,20}\):")
 _BARE = re.compile(rb"[A-Za-z0-9][\w.-]{0,254} [A-Za-z][\w./-]{0,63}\[\d{1,10}\]: ")
+_SHAPES = (
+    ("auditd", _AUDITD),
+    ("syslog5424", _SYSLOG_5424),
+    ("apache", _APACHE_ERROR),
+    ("nginx", _NGINX_ERROR),
+    ("syslog", _SYSLOG),
+    ("syslog", _BARE),
+)
+"""Most telling first."""
 _APACHE_PATH = re.compile(r"apache|httpd", re.IGNORECASE)
 
 
@@ -43,15 +54,8 @@ def _shape(data: bytes) -> str:
     head = data[:4096].lstrip()
     if head.startswith(b"{"):
         return "journal" if b'"__REALTIME_TIMESTAMP"' in data else "json"
-    if _SYSLOG_5424.match(head):
-        return "syslog5424"
-    if _APACHE_ERROR.match(head):
-        return "apache"
-    if _NGINX_ERROR.match(head):
-        return "nginx"
-    if _SYSLOG.match(head) or _BARE.match(head):
-        return "syslog"
-    return "web" if _ACCESS.match(head) else ""
+    known = next((name for name, shape in _SHAPES if shape.match(head)), "")
+    return known or ("web" if _ACCESS.match(head) else "")
 
 
 def _web_product(path: str) -> str:
@@ -75,17 +79,28 @@ class AutoParser:
         if self._current is not None and not (self._current.format == "json" and self._is_journal(line)):
             events = self._current.read(text, line, context)
             if events is not None:
-                self._last_at = events[-1].at_utc
+                self._last_at = events[-1].at_utc if events else self._last_at
                 return events
         shape = detect_format(line.source, (line.data,))
         if shape != "auto":
             reader = self._reader(shape)
             events = None if reader is self._current else reader.read(text, line, context)
             if events is not None:
-                self._current, self._last_at = reader, events[-1].at_utc
+                self._current = reader
+                self._last_at = events[-1].at_utc if events else self._last_at
                 return events
         reason = "the format of this line is not known" if text else "empty line"
         return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=LogSource()),)
+
+    @property
+    def waiting(self) -> Sequence[RawLine]:
+        """Lines of unfinished audit events."""
+        return [line for reader in self._readers.values() if isinstance(reader, Assembler) for line in reader.waiting]
+
+    def flush(self, context: ParseContext, *, everything: bool = False) -> Sequence[Event]:
+        """Audit events that have waited long enough."""
+        assemblers = (reader for reader in self._readers.values() if isinstance(reader, Assembler))
+        return [event for reader in assemblers for event in reader.flush(context, everything=everything)]
 
     @staticmethod
     def _is_journal(line: RawLine) -> bool:
@@ -107,5 +122,7 @@ def _new_reader(shape: str) -> Reader:
             return JsonParser()
         case "nginx" | "apache":
             return WebParser(shape)
+        case "auditd":
+            return AuditdParser()
         case _:
             return SyslogParser()

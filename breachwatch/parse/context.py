@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from breachwatch.model import Event, RawLine
 
@@ -29,6 +29,7 @@ class Parser(Protocol):
 
     One object per file: it remembers the running year and the last message. `parse` gives at least one event for every
     line, whatever the bytes, and never raises on data: what it cannot read becomes an event of kind `pipeline_error`.
+    Only an `Assembler` may keep a line until the others of its event have come.
     """
 
     format: str
@@ -41,4 +42,18 @@ class Reader(Parser, Protocol):
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The events of the decoded line, or None where it has another shape."""
+        ...
+
+
+@runtime_checkable
+class Assembler(Protocol):
+    """A parser whose events have several lines, which other lines may stand between."""
+
+    @property
+    def waiting(self) -> Sequence[RawLine]:
+        """Lines of unfinished events: stored with the offset, and parsed again after a restart."""
+        ...
+
+    def flush(self, context: ParseContext, *, everything: bool = False) -> Sequence[Event]:
+        """Unfinished events that have waited long enough, or all of them."""
         ...

@@ -68,7 +68,9 @@ def visible_text(data: bytes) -> str:
 def line_fields(line: RawLine, host: str, message: str) -> dict[str, FieldValue]:
     """The fields every event of a log line has; parsers add theirs."""
     fields: dict[str, FieldValue] = {"host.name": host, "message": message, "event.kind": "event"}
-    if line.source != JOURNAL_SOURCE:
+    if line.peer:
+        fields["log.source.address"] = line.peer
+    elif line.source != JOURNAL_SOURCE:
         fields["log.file.path"] = line.source
         fields["log.offset"] = line.offset
     if line.length_bytes > len(line.data) or len(line.data) > MAX_LINE_BYTES:

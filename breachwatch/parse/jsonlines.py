@@ -65,7 +65,9 @@ class JsonParser:
         at_utc = record_time(record, context) or self._last_at or context.reference_utc
         self._last_at = at_utc
         fields = record
-        if line.source != JOURNAL_SOURCE:
+        if line.peer:
+            fields["log.source.address"] = line.peer
+        elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
         if flat(record, "host.name") is None and not isinstance(record.get("host"), str):

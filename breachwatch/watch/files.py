@@ -36,6 +36,9 @@ ROTATED_KEEP = 3
 UNWATCHED_S = 10.0
 """For so long after a rotation neighbours are looked at: a compressor may just be writing one."""
 
+MISSED_S = 10.0
+"""So long after a restart a file is looked for that rotation may just be moving; only then it counts as gone."""
+
 MIN_SHARE_BYTES = 64 * 1024
 """Every file gets at least this much of a poll, so that one huge file starves no other."""
 
@@ -87,6 +90,8 @@ class LogFiles:
         self._unsaved: list[Checkpoint] = []
         self._known = self._of_ours(checkpoints)
         self._is_first_start = not self._known
+        self._missed_s: dict[str, float] = {}
+        """When each file that cannot be found was first looked for (checkpoint key, monotonic seconds)."""
         self._forgotten: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
@@ -165,7 +170,8 @@ class LogFiles:
 
     def _cut_in_place(self, tail: FileTail, known: Checkpoint, gap: Gap) -> Gap:
         """A file was emptied or changed under us: finish what a copy of it holds, then begin anew, or realign."""
-        copy = self._lives.copy_of(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
+        copy = self._lives.copied(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
+        self._look(tail.source, (known.changed_ns,))
         if copy is not None:
             self._adopt(copy)
             why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
@@ -365,12 +371,12 @@ class LogFiles:
         if not self._looks:
             return
         listing = Listing()
-        tails: dict[str, list[Tail]] = {}
+        alive: dict[str, list[Checkpoint]] = {source: [*rows] for source, rows in self._known.items()}
         for tail in self._all():
-            tails.setdefault(tail.source, []).append(tail)
+            alive.setdefault(tail.source, []).append(tail.checkpoint())
         for source, look in list(self._looks.items()):
             lives = self._lives.unwatched(
-                self._path_of(source), source, self._history(source), tails.get(source, []), self._claims,
+                self._path_of(source), source, self._history(source), alive.get(source, []), self._claims,
                 look.since_ns, listing,
             )  # fmt: skip
             for tail in lives:
@@ -406,7 +412,9 @@ class LogFiles:
             if source in self._current:
                 self._drop_orphans(source)
             unfinished = [known.changed_ns for known in rows if not self._history(source).is_finished(known)]
-            self._look(source, unfinished or (self._history(source).newest_ns,))
+            # a kill may have ended an earlier look before it found everything: nothing after this time is sure
+            newest_ns = self._history(source).newest_ns
+            self._look(source, [*unfinished, newest_ns] if newest_ns or not unfinished else unfinished)
 
     def _continue(self, known: Checkpoint, path: str | None) -> None:
         """Go on in the checkpoint's file, wherever rotation took it."""
@@ -421,10 +429,18 @@ class LogFiles:
         if tail is not None:
             self._adopt(tail)
         elif known.offset and not known.rotated and not self._continue_replaced(known, path):
+            if self._may_yet_come(known):
+                self._known.setdefault(known.source, []).append(known)
+                return
             why = f"what followed byte {known.offset} of the file read before is in no rotated copy"
             self._pending.append(self._gap(known.source, "vanished", why))
         if tail is None or checkpoint_key(tail.checkpoint()) != checkpoint_key(known):
             self._forgotten.append(checkpoint_key(known))
+
+    def _may_yet_come(self, known: Checkpoint) -> bool:
+        """True while names may still be moving under the look; the row stays stored, whatever happens meanwhile."""
+        now_s = self._clock.monotonic()
+        return now_s - self._missed_s.setdefault(checkpoint_key(known), now_s) < MISSED_S
 
     def _continue_here(self, known: Checkpoint, path: str) -> bool:
         """Go on in the file that has the name and the inode number; False if it is another one."""

@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
 
 from breachwatch.model import Checkpoint
 from breachwatch.ports import Clock
@@ -29,7 +28,6 @@ TICK_NS = 10_000_000
 LOOKS = 8
 """At names that change under the look."""
 
-T = TypeVar("T")
 Identity = tuple[int, int]
 Tail = FileTail | PackedTail
 
@@ -57,19 +55,20 @@ class Lives:
 
     def is_beside(self, tail: FileTail, path: str) -> bool:
         """True if the file, or a compressed copy of it, still lies where rotation puts it."""
-        return self._settled(path, lambda: self._lies_beside(tail, path) or None) is not None
+        return self._settled(path, lambda: self._lies_beside(tail, path))
 
-    def _settled(self, path: str, look: Callable[[], T | None]) -> T | None:
-        """What a look around the log finds. Nothing only if no name changed meanwhile.
+    def _settled(self, path: str, look: Callable[[], bool]) -> bool:
+        """Whether a look around the log finds something. False only if no name changed meanwhile.
 
         A rotation that renames while we read the names can hide a file that was there all the time.
         """
         for _ in range(LOOKS):
             seen = changes_around(path, self._elsewhere)
-            found = look()
-            if found is not None or (seen == changes_around(path, self._elsewhere) and self._is_past(seen)):
-                return found
-        return None
+            if look():
+                return True
+            if seen == changes_around(path, self._elsewhere) and self._is_past(seen):
+                return False
+        return False
 
     def _is_past(self, changes: Sequence[int]) -> bool:
         return self._clock.now().timestamp() * SECOND_NS - max(changes, default=0) > TICK_NS
@@ -93,15 +92,30 @@ class Lives:
 
     def continued(self, known: Checkpoint, path: str, *, taken: set[Identity]) -> Tail | None:
         """Where rotation took the checkpoint's file: under another name, or as a copy."""
+        found: list[Tail] = []
 
-        def look() -> Tail | None:
-            if (tail := self.renamed(known, path)) is not None:
-                return tail
-            return self.copy_of(known, path, taken=taken)
+        def look() -> bool:
+            tail = self._renamed(known, path)
+            tail = self._copy_of(known, path, taken=taken) if tail is None else tail
+            found.extend(() if tail is None else (tail,))
+            return bool(found)
 
-        return self._settled(path, look)
+        self._settled(path, look)
+        return next(iter(found), None)
 
-    def renamed(self, known: Checkpoint, path: str) -> Tail | None:
+    def copied(self, known: Checkpoint, path: str, *, taken: set[Identity], head: bytes) -> Tail | None:
+        """As `copy_of`, while names may be moving."""
+        found: list[Tail] = []
+
+        def look() -> bool:
+            tail = self._copy_of(known, path, taken=taken, head=head)
+            found.extend(() if tail is None else (tail,))
+            return bool(found)
+
+        self._settled(path, look)
+        return next(iter(found), None)
+
+    def _renamed(self, known: Checkpoint, path: str) -> Tail | None:
         """The checkpoint's own file under another name."""
         for found in self.around(path):
             if found.identity == (known.device, known.inode):
@@ -110,7 +124,7 @@ class Lives:
                     return tail
         return None
 
-    def copy_of(self, known: Checkpoint, path: str, *, taken: Iterable[Identity], head: bytes = b"") -> Tail | None:
+    def _copy_of(self, known: Checkpoint, path: str, *, taken: Iterable[Identity], head: bytes = b"") -> Tail | None:
         """Another file with what was read and what followed it, plain ones first; None if there is none.
 
         `head` are the first bytes themselves, where they are still known: recognises a copy shorter than them.
@@ -135,7 +149,7 @@ class Lives:
         path: str,
         source: str,
         history: History,
-        tails: Sequence[Tail],
+        alive: Sequence[Checkpoint],
         taken: Container[Identity],
         since_ns: int,
         listing: Listing,
@@ -144,7 +158,6 @@ class Lives:
 
         They were all changed at `since_ns` or later, a time at which no life had been missed yet.
         """
-        alive = [tail.checkpoint() for tail in tails]
         for found in self.around(path, listing):
             if not found.is_rotated or found.identity in taken or found.changed_ns // SECOND_NS < since_ns // SECOND_NS:
                 continue
@@ -154,7 +167,7 @@ class Lives:
             if tail is not None:
                 yield tail
 
-    def _unwatched_plain(self, found: Found, source: str, history: History, alive: list[Checkpoint]) -> Tail | None:
+    def _unwatched_plain(self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]) -> Tail | None:
         try:
             tail = self.open(found.path, source)
         except OSError:
@@ -168,7 +181,9 @@ class Lives:
             tail.move_to(read_before)
         return tail
 
-    def _unwatched_packed(self, found: Found, source: str, history: History, alive: list[Checkpoint]) -> Tail | None:
+    def _unwatched_packed(
+        self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]
+    ) -> Tail | None:
         head = packed_head(found.path, HEAD_BYTES)
         if not head or any(_begins(head, known) for known in alive):
             return None

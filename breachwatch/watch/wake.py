@@ -55,9 +55,11 @@ class Wake:
         return failed
 
     def listen(self, descriptor: int) -> None:
-        """Be woken when something new can be read there. Edge-triggered: what is left unread does not wake again."""
-        with suppress(FileExistsError):
+        """Be woken when something new can be read there. What is left unread wakes only if this is called again."""
+        try:
             self._poll.register(descriptor, select.EPOLLIN | select.EPOLLET)
+        except FileExistsError:
+            self._poll.modify(descriptor, select.EPOLLIN | select.EPOLLET)
 
     def set(self) -> None:
         """Wake whoever waits; safe in a signal handler and in any thread."""

@@ -15,7 +15,7 @@ from breachwatch.audit.entry import decode
 from breachwatch.errors import StoreError
 from breachwatch.model import Entry
 from breachwatch.store.agent import SqliteAgentStore
-from tests.badinput.host import a_host, fill, found, line, needs_root, running, said, small_disk, trail_types
+from tests.badinput.host import a_host, failing, fill, found, line, needs_root, running, said, small_disk, trail_types
 from tests.e2e.harness import wait_until
 
 pytestmark = needs_root
@@ -112,3 +112,14 @@ def test_the_hubs_state_keeps_what_was_committed_and_is_whole_afterwards(tmp_pat
         with store.transaction() as tx:
             assert tx.incidents.next_id(2026) == f"INC-2026-{done + 1:06d}", "an id was used up by what failed"
         store.close()
+
+
+@pytest.mark.parametrize("command", [("run",), ("agent",), ("hub",), ("incident", "list")], ids=" ".join)
+def test_what_starts_on_a_full_disk_is_one_message(tmp_path: Path, command: tuple[str, ...]) -> None:
+    installed = a_host(tmp_path)
+    with small_disk(installed.state, "1m") as folder:
+        fill(folder)
+        code, text = failing(installed, *command)
+    assert (code, "Traceback" in text) == (3, False), text
+    assert "full" in text or "No space left on device" in text
+    assert "free space on the state volume" in text

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from breachwatch.model import Event, FieldValue, RawLine
-from breachwatch.parse import ParseContext, parser_for
+from breachwatch.parse import Assembler, ParseContext, parser_for
 
 CONTEXT = ParseContext(host="web01", reference_utc=datetime(2026, 3, 1, 12, 0, tzinfo=UTC))
 
@@ -18,7 +18,14 @@ def raw_line(text: str | bytes, offset: int = 0, source: str = "/var/log/x.log")
 
 
 def parse_all(text: str | bytes, kind: str = "syslog", context: ParseContext = CONTEXT) -> Sequence[Event]:
-    return parser_for(kind).parse(raw_line(text), context)
+    return whole(kind, raw_line(text), context)
+
+
+def whole(kind: str, line: RawLine, context: ParseContext = CONTEXT) -> Sequence[Event]:
+    """All events of a file that has only this line."""
+    parser = parser_for(kind)
+    events = parser.parse(line, context)
+    return [*events, *parser.flush(context, everything=True)] if isinstance(parser, Assembler) else events
 
 
 def parse_one(text: str | bytes, kind: str = "syslog", context: ParseContext = CONTEXT) -> Event:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breachwatch.model import RawLine
-from breachwatch.parse import FORMATS, event_id, parser_for
+from breachwatch.parse import FORMATS, Assembler, event_id, parser_for
 from tests.parse.samples import CONTEXT, raw_line
 
 HEADS = [
@@ -58,7 +58,8 @@ def test_no_bytes_whatever_raise_or_vanish(head, tail, offset, kind):
         assert isinstance(event.id, str)
         assert all(isinstance(name, str) for name in event.fields)
         json.dumps(event.raw)
-    assert len(events) >= 1
+    waiting = parser.waiting if isinstance(parser, Assembler) else ()
+    assert len(events) + len(waiting) >= 1
 
 
 @settings(max_examples=200, deadline=None)
@@ -101,6 +102,10 @@ HOSTILE = [
     b"[24/Jan/2022:16:51:02 +0000] - 404 404 - GET http a " + b'"x" [Client 1.2.3.4] ' * 3000,
     b'{"a":' * 13000,
     b"{" + b'"a":1,' * 10000,
+    b"type=SYSCALL msg=audit(1684329817.579:2995): " + b"a=" * 30000,
+    b"type=EXECVE msg=audit(1684329817.579:2995): " + b" ".join(b"a%d=41" % n for n in range(7000)),
+    b"type=USER_CMD msg=audit(1684329817.579:2995): msg='" + b'cmd="' * 12000 + b"'" * 2000,
+    b"type=PROCTITLE msg=audit(1684329817.579:2995): proctitle=" + b"41" * 32000 + b"x",
     b"\xff" * 65536,
     b"\x00" * 65536,
 ]  # fmt: skip
@@ -109,10 +114,16 @@ HOSTILE = [
 @pytest.mark.parametrize("line", HOSTILE, ids=lambda line: repr(line[:70]))
 def test_a_hostile_line_of_64_kib_costs_milliseconds(line):
     for kind in sorted(FORMATS):
-        parser = parser_for(kind)
-        started = time.process_time()
-        assert parser.parse(raw_line(line), CONTEXT)
-        assert time.process_time() - started < 0.25, kind
+        assert min(seconds_to_parse(kind, line) for _ in range(3)) < 0.25, kind
+
+
+def seconds_to_parse(kind: str, line: bytes) -> float:
+    """CPU; the best of several runs counts, because a collection of garbage may fall into one."""
+    parser = parser_for(kind)
+    started = time.process_time()
+    events = parser.parse(raw_line(line), CONTEXT)
+    assert events or (isinstance(parser, Assembler) and parser.waiting)
+    return time.process_time() - started
 
 
 def test_a_line_beyond_the_limit_is_cut_and_says_so():

@@ -13,7 +13,7 @@ import pytest
 
 from breachwatch.model import Event
 from breachwatch.parse import ParseContext, parser_for
-from tests.parse.samples import CONTEXT, file_lines, raw_line
+from tests.parse.samples import CONTEXT, file_lines, raw_line, whole
 
 YEAR = ParseContext(host="h", reference_utc=CONTEXT.reference_utc, year=2005)
 
@@ -121,7 +121,7 @@ def test_the_fields_that_crowdsec_finds_are_found(shared_data):
         if line is None or line in seen:
             continue
         seen.add(line)
-        fields = parser_for("auto").parse(raw_line(line), CONTEXT)[0].fields
+        fields = whole("auto", raw_line(line))[0].fields
         for key, value in row["meta"].items():
             if key in CROWDSEC_FIELDS:
                 parser = row["parser"].partition("/")[2]
@@ -180,4 +180,4 @@ def test_every_other_file_of_plaso_does_no_harm(shared_data):
         if path.is_file():
             for line in file_lines(path):
                 for kind in ("auto", "syslog", "nginx", "json"):
-                    assert parser_for(kind).parse(line, CONTEXT)
+                    assert whole(kind, line)

@@ -6,11 +6,11 @@ import csv
 import json
 from pathlib import Path
 
-from breachwatch.parse import parser_for
+from breachwatch.parse import Assembler, parser_for
 from tests.parse.samples import CONTEXT, file_lines, raw_line
 from tests.parse.test_integrity import AT, change
 
-OWN = ("sshd.", "pam.", "sudo.", "web.", "integrity.", "journal.", "account.", "apache.", "nginx.")
+OWN = ("sshd.", "pam.", "sudo.", "web.", "integrity.", "journal.", "account.", "apache.", "nginx.", "auditd.")
 """Top-level names that are ours (ECS: custom fields go under names it does not use)."""
 
 BEATS = ("log.offset", "log.flags")
@@ -25,10 +25,14 @@ def events_of(shared_data: Path):
         ("loghub/OpenSSH_2k.log", "syslog"),
         ("loghub/Linux_2k.log", "syslog"),
         ("loghub/Apache_2k.log", "apache"),
+        ("plaso/audit_enriched.log", "auditd"),
+        ("crowdsec-scenarios.dev/auditd-suid-crash.log", "auditd"),
     ):
         parser = parser_for(kind)
         for line in file_lines(shared_data / path):
             yield from parser.parse(line, CONTEXT)
+        if isinstance(parser, Assembler):
+            yield from parser.flush(CONTEXT, everything=True)
     for name in ("fail2ban.dev.jsonl", "crowdsec-parse.dev.jsonl", "wazuh.dev.jsonl"):
         for row in (shared_data / name).read_text(encoding="utf-8").splitlines():
             text = json.loads(row).get("line") or ""

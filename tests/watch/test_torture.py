@@ -26,4 +26,6 @@ def test_rotations_and_kills_lose_no_line_and_repeat_none(tmp_path, mode: str):
         assert set(agent.gaps()) <= {"copytruncate", "truncated", "rewritten", "vanished"}
     else:
         assert outcome.missing == 0
-        assert agent.gaps() == []
+        # a log that is compressed while its writer still writes to it loses lines that we have read: that is said
+        saved = set(agent.numbers()) - torture.on_disk()
+        assert set(agent.gaps()) <= ({"rewritten"} if saved else set())

@@ -16,7 +16,7 @@ import sys
 import textwrap
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -120,6 +120,9 @@ class OurAgent(Daemon):
 
     state: Path = Path()
     settings: bytes = b""
+    said: list[tuple[SignalKind, int, str]] = field(default_factory=list)
+    """(kind, number of the line, reason of the gap) of every signal stored so far."""
+    after: int = 0
 
     def start(self) -> None:
         self.process = subprocess.Popen(self.command, stdin=subprocess.PIPE)
@@ -127,27 +130,26 @@ class OurAgent(Daemon):
         self.process.stdin.write(self.settings)
         self.process.stdin.close()
 
-    def signals(self) -> list[tuple[SignalKind, str]]:
+    def _read(self) -> None:
         if not (self.state / "agent.db").exists():
-            return []
+            return
         store = SqliteAgentStore(self.state / "agent.db")
         try:
-            said: list[tuple[SignalKind, str]] = []
-            after = 0
-            while batch := store.read_signals(after=after, limit=20_000):
-                after = batch[-1].seq or after
+            while batch := store.read_signals(after=self.after, limit=20_000):
+                self.after = batch[-1].seq or self.after
                 for item in batch:
-                    text = item.match.event.raw if item.match else item.gap.reason if item.gap else ""
-                    said.append((item.kind, text))
+                    number = number_in(item.match.event.raw) if item.match else -1
+                    self.said.append((item.kind, number, item.gap.reason if item.gap else ""))
         finally:
             store.close()
-        return said
 
     def numbers(self) -> list[int]:
-        return [number_in(text) for kind, text in self.signals() if kind is SignalKind.MATCH]
+        self._read()
+        return [number for kind, number, _ in self.said if kind is SignalKind.MATCH]
 
     def gaps(self) -> list[str]:
-        return [text for kind, text in self.signals() if kind is SignalKind.GAP]
+        self._read()
+        return [reason for kind, _, reason in self.said if kind is SignalKind.GAP]
 
 
 def our_agent(root: Path, log: Path) -> OurAgent:
@@ -297,6 +299,18 @@ class Torture:
         )  # fmt: skip
 
 
+@dataclass
+class FileWriter(Daemon):
+    """A peer that writes what it reads to a file."""
+
+    output: Path = Path()
+
+    def numbers(self) -> list[int]:
+        if not self.output.exists():
+            return []
+        return [int(number) for number in re.findall(rb"number=(\d{9})", self.output.read_bytes())]
+
+
 @contextlib.contextmanager
 def ended(readers: Sequence[Daemon]):
     """Whatever happens, no reader stays behind."""
@@ -306,6 +320,3 @@ def ended(readers: Sequence[Daemon]):
         for reader in readers:
             if reader.process is not None and reader.process.poll() is None:
                 reader.kill()
-
-
-Start = Callable[[Path, Path], Daemon]
