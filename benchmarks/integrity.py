@@ -1,6 +1,6 @@
 """File integrity beside Debian's AIDE with the same attributes, the raw OpenSSL rate, and the clock.
 
-python benchmarks/integrity.py [--files 20000] [--large-mb 1024] [--sweep-files 100000] [--storm 20000] [--runs 3]
+python -m benchmarks.integrity [--files 20000] [--large-mb 1024] [--sweep-files 100000] [--storm 20000] [--runs 3]
                                [--folder DIR] [--only check,large,sweep,latency,storm]
 
 The figures of docs/integrity.md: --files 100000 --large-mb 5120 --sweep-files 1000000 --storm 100000.
@@ -249,6 +249,7 @@ def raw_rate(runs: int) -> float:
 def beside_aide(name: str, root: Path, folder: Path, size: int, runs: int) -> None:
     """The table of one tree; ours and AIDE's by turns, so that both have the same neighbours."""
     state = folder / f"state-{name}"
+    os.sync()  # AIDE does not hash a file whose blocks the kernel has yet to place
     rows = {"init": timed(*job("begin", root, state))}
     aide = shutil.which("aide")
     config = folder / f"aide-{name}.conf"

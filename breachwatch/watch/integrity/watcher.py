@@ -168,7 +168,7 @@ class Integrity:
         for finding in self._guard.check():
             self._react(finding)
         for why in self._dirty.take_overflows():
-            self._ledger.tell(b"integrity", "overflow", f"hints were lost: {why}; everything is compared now")
+            self._ledger.tell(b"integrity", "hints_lost", f"{why}; everything is compared now")
             self.sweep_now()
         if not self._observer.error and not self._observer.is_alive():
             self._ledger.report(b"hints", "unwatched", "the thread that reads kernel hints has ended; sweeps go on")

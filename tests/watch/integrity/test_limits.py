@@ -128,10 +128,10 @@ def test_a_queue_that_overflows_with_30_000_folders_is_told_and_left_and_every_c
             subprocess.run([sys.executable, "-c", STORM, root, str(count)], check=True)
             target.write_text(f"0riginal {storm}")
             daemon.send(signal.SIGCONT)
-            daemon.until(lambda: "overflow" in daemon.reasons())
+            daemon.until(lambda: "hints_lost" in daemon.reasons())
             daemon.until_told(target, storm + 1, 300)
             daemon.until_settled(300)
-            overflows = len([gap for gap in daemon.gaps if gap[1] == "overflow"])
+            overflows = len([gap for gap in daemon.gaps if gap[1] == "hints_lost"])
             assert overflows <= 2 * (storm + 1), "an overflow does not breed others"
         left = {os.fsencode(root / f"d{number}" / "noise") for number in range(0, count, 2)}
         assert left <= daemon.changes.keys()
@@ -169,8 +169,8 @@ def test_a_folder_that_may_not_be_read_is_told_and_found_again_when_it_may(open_
         host = Host(tmp_path, [root])
         host.start()
         try:
-            host.expect_gap("unreadable", root / "closed")
-            host.expect_gap("unreadable", root / "file")
+            host.expect_gap("path_unreadable", root / "closed")
+            host.expect_gap("path_unreadable", root / "file")
             assert host.integrity is not None
             assert host.integrity.coverage.percent < 100.0
             (root / "closed").chmod(0o700)
