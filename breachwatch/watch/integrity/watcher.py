@@ -311,6 +311,7 @@ class Integrity:
             self.coverage.swept_at = self._clock.now()
             self._tell_watches()
             self._texts_due = "swept"
+            self._ledger.swept()
             if self._processes is not None:
                 self._changes += self._processes.check()
         elif job.kind == "setuid":

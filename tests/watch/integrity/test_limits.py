@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from breachwatch.watch.integrity.ledger import MAX_OPEN, Ledger
 from tests.watch.integrity.daemon import Daemon
 from tests.watch.integrity.host import Host
 from tests.watch.integrity.namespaces import child, enter_namespaces
@@ -200,3 +202,24 @@ def test_a_replaced_root_is_told_and_the_sweep_finds_every_change(watch: Watch, 
         (root / f"f{number}").write_text("original" if number % 2 else "0riginal")
     host.expect_gap("root_replaced", root)
     host.until(lambda: len({change.path for change in host.changes if "sha256" in change.changed}) == 25)
+
+
+def test_a_blind_spot_that_comes_and_goes_is_told_once_until_the_next_sweep() -> None:
+    ledger = Ledger(lambda: datetime(2026, 11, 26, tzinfo=UTC))
+    for _ in range(100):
+        ledger.report(b"/busy", "unstable")
+        ledger.clear(b"/busy")
+    assert len(ledger.take()) == 1
+    ledger.swept()
+    ledger.report(b"/busy", "unstable")
+    assert len(ledger.take()) == 1
+    assert ledger.open == {b"/busy": "unstable"}
+
+
+def test_more_blind_spots_than_are_kept_are_told_as_one() -> None:
+    ledger = Ledger(lambda: datetime(2026, 11, 26, tzinfo=UTC))
+    for number in range(MAX_OPEN + 100):
+        ledger.report(b"/%d" % number, "path_unreadable")
+    told = ledger.take()
+    assert len(told) == MAX_OPEN + 1
+    assert told[-1].reason == "many_blind_spots"
