@@ -68,6 +68,8 @@ class _Look:
 
     until_s: float
     since_ns: int
+    is_cut: bool
+    """The log was cut in place: what is found are copies of it."""
 
 
 class LogFiles:
@@ -195,7 +197,7 @@ class LogFiles:
     def _cut_in_place(self, tail: FileTail, known: Checkpoint, gap: Gap) -> Gap:
         """A file was emptied or changed under us: finish what a copy of it holds, then begin anew, or realign."""
         copy = self._lives.copied(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
-        self._look(tail.source, (known.changed_ns,))
+        self._look(tail.source, (known.changed_ns,), is_cut=True)
         if copy is not None:
             self._adopt(copy)
             why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
@@ -389,9 +391,12 @@ class LogFiles:
     def _taken(self) -> set[tuple[int, int]]:
         return set(self._claims)
 
-    def _look(self, source: str, times_ns: Iterable[int]) -> None:
+    def _look(self, source: str, times_ns: Iterable[int], *, is_cut: bool = False) -> None:
         """Look around this log for a while, for what was changed since the oldest of these times."""
-        self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
+        until_s, since_ns = self._clock.monotonic() + UNWATCHED_S, min(times_ns)
+        if (earlier := self._looks.get(source)) is not None:
+            since_ns, is_cut = min(since_ns, earlier.since_ns), is_cut or earlier.is_cut
+        self._looks[source] = _Look(until_s, since_ns, is_cut)
 
     def _look_around(self, now_s: float) -> None:
         if not self._looks:
@@ -407,8 +412,18 @@ class LogFiles:
             )  # fmt: skip
             for tail in lives:
                 self._adopt(tail)
+                if tail.checkpoint().offset == 0 and self._is_copy(tail, look):
+                    why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
+                    self._pending.append(self._gap(source, "copytruncate", why))
             if now_s >= look.until_s:
                 del self._looks[source]
+
+    def _is_copy(self, tail: Tail, look: _Look) -> bool:
+        """True if the life was not renamed but copied: the log itself is older than its rotated file."""
+        current = self._current.get(tail.source)
+        if isinstance(tail, FileTail) and current is not None and tail.born_ns and current.born_ns:
+            return tail.born_ns > current.born_ns
+        return look.is_cut
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
