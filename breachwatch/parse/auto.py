@@ -60,7 +60,7 @@ def _web_product(path: str) -> str:
 
 
 class AutoParser:
-    """A file of unknown format: each line goes to the parser of the first line recognised, then to the one it looks like.
+    """A file of unknown format: lines go to the parser of the first one recognised, else to the one they look like.
 
     Which parser comes first never depends on later lines, so an odd line (or a forged one) changes nothing behind it.
     """
