@@ -114,3 +114,7 @@ class LockedError(StoreError):
 
 class FleetError(BreachWatchError):
     """The telemetry store could not be reached or refused what was sent."""
+
+
+class RequestRefusedError(FleetError):
+    """The telemetry store did not take a request as a whole; one document in it may be the reason."""

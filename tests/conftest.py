@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.postgresql import private_server, server_programs
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -43,6 +45,23 @@ def shared_data() -> Path:
     if not (folder / "README.md").is_file():
         pytest.skip(f"test data not found at {folder}: set BREACHWATCH_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[str]:
+    """A PostgreSQL database: the one that BREACHWATCH_TEST_POSTGRESQL names, else a private server's."""
+    named = os.environ.get("BREACHWATCH_TEST_POSTGRESQL", "")
+    if named:
+        yield named
+        return
+    programs = server_programs()
+    if programs is None:
+        pytest.skip(
+            "PostgreSQL not tried: install the package postgresql, "
+            "or set BREACHWATCH_TEST_POSTGRESQL=postgresql+psycopg://user@host/database"
+        )
+    with private_server(programs) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)

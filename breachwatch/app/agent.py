@@ -110,6 +110,7 @@ class Agent:
             [Path(folder) for folder in self._settings.rule_folders],
             cache=Path(self._settings.state_directory) / "cache",
             placeholders=self._settings.placeholders,
+            apart=True,
         )
         for refused in rules.refused:
             self.note("rule_refused", str(refused))
@@ -196,6 +197,7 @@ class Agent:
                 [Path(folder) for folder in self._settings.rule_folders],
                 cache=Path(self._settings.state_directory) / "cache",
                 placeholders=self._settings.placeholders,
+                apart=True,
             )
         except BreachWatchError as error:
             self.note("rules_kept", str(error))

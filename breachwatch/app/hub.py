@@ -20,11 +20,13 @@ from breachwatch.app.addressees import Addressees
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.conduct import Conductor
 from breachwatch.app.desk import NoticeDesk, open_desk
-from breachwatch.app.ingest import Ingest, digest
+from breachwatch.app.ingest import READER, Ingest, digest
 from breachwatch.app.perform import Performer
 from breachwatch.app.playbooks import DutyBook, known_names, load_duty_book, load_playbooks
+from breachwatch.app.retention import Retention
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
+from breachwatch.app.telemetry import start_telemetry
 from breachwatch.app.wake import WakePipe
 from breachwatch.app.wiring import open_hub_store
 from breachwatch.audit.vault import Vault
@@ -123,6 +125,8 @@ class Hub:
         self._defect: BaseException | None = None
         self._next_alive = 0.0
         self._said = ""
+        self._token: tuple[int, int | None] = (-1, None)
+        self._retention = Retention(self._signals, clock, settings.state.signal_retention_days, (READER,))
 
     def start(self) -> None:
         """Take back what a dead process held and begin to send. Raises: StoreError."""
@@ -142,9 +146,13 @@ class Hub:
             raise self._defect
         self._beat()
         try:
+            self._retention.tick()
+            if not self._may_have_work():
+                return 0
             done = self._ingest.tick()
             acted = self._conductor.tick()
         except StoreError as error:
+            self._token = (-1, None)
             self._state_trouble(error)
             self._stop.wait(TROUBLE_S)
             return 0
@@ -152,6 +160,14 @@ class Hub:
             self._engine_wake.set()
         self._said = ""
         return done + acted
+
+    def _may_have_work(self) -> bool:
+        """Whether anybody committed since the last look, or something is due: idling costs two cheap questions."""
+        due, token = self._conductor.next_look(), (self._signals.change_token(), self.store.change_token())
+        is_due = due is not None and due <= self._clock.now()
+        unchanged = token == self._token and token[1] is not None
+        self._token = token
+        return is_due or not unchanged
 
     def pause_s(self) -> float:
         """How long nothing is due."""
@@ -171,6 +187,7 @@ class Hub:
         self._conductor.playbooks = guidance.playbooks
         self._conductor.performer = replace(self._conductor.performer, desk=guidance.desk)
         self._conductor.forget()
+        self._token = (-1, None)
         self._say(f"breachwatch hub: playbooks_reloaded: {len(guidance.playbooks)} playbooks")
         self._record("playbooks_reloaded", f"{len(guidance.playbooks)} playbooks")
 
@@ -227,8 +244,13 @@ def serve_hub(settings: Settings, config: Path | None) -> int:
         hub = Hub(settings, layout, SystemClock(), _say)
         try:
             hub.start()
-            sd_notify("READY=1", "STATUS=hub is running")
-            _loop(hub, pipe, stop, reload, config)
+            telemetry = start_telemetry(settings, layout, _say)
+            try:
+                sd_notify("READY=1", "STATUS=hub is running")
+                _loop(hub, pipe, stop, reload, config)
+            finally:
+                if telemetry is not None:
+                    telemetry.close()
         finally:
             hub.close()
     finally:

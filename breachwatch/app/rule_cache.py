@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+
+import msgspec
 
 import breachwatch.detect
 from breachwatch.detect.load import RuleSet, RuleText, load_rules
@@ -16,6 +21,9 @@ from breachwatch.detect.stored import restored, stored
 
 KEEP = 8
 """Files kept; the oldest go first."""
+
+PARSE_S = 120.0
+"""How long the parsing process may take: thousands of rules take seconds."""
 
 MAX_BYTES = 256 << 20
 """A larger file is not ours."""
@@ -28,17 +36,50 @@ def default_cache() -> Path:
 
 
 def load_cached(
-    texts: Sequence[RuleText], cache: Path, placeholders: Mapping[str, tuple[str, ...]] | None = None
+    texts: Sequence[RuleText],
+    cache: Path,
+    placeholders: Mapping[str, tuple[str, ...]] | None = None,
+    *,
+    apart: bool = False,
 ) -> RuleSet:
-    """The rules of these texts, from the cache if it holds them, else parsed and kept there."""
+    """The rules of these texts, from the cache if it holds them, else parsed and kept there.
+
+    `apart`: parsed in a process that ends afterwards, for the parser's memory (60 MB) never comes back to the system.
+    """
     key = _key(texts, placeholders or {})
     file = cache / f"rules-{key[:32]}.msgpack"
-    data = _trusted_bytes(file)
-    found = restored(data, key) if data is not None else None
+    found = _held(file, key)
+    if found is None and apart:
+        _parse_apart(texts, cache, placeholders or {})
+        found = _held(file, key)
     if found is None:
         found = load_rules(texts, placeholders)
         _keep(file, stored(found, key))
     return found
+
+
+def _held(file: Path, key: str) -> RuleSet | None:
+    data = _trusted_bytes(file)
+    return restored(data, key) if data is not None else None
+
+
+class _Work(msgspec.Struct):
+    """What the parsing process is told on standard input."""
+
+    texts: list[RuleText]
+    cache: str
+    placeholders: dict[str, tuple[str, ...]]
+
+
+def _parse_apart(texts: Sequence[RuleText], cache: Path, placeholders: Mapping[str, tuple[str, ...]]) -> None:
+    """Have the cache filled; if that fails we parse ourselves, so its outcome does not matter."""
+    work = _Work(list(texts), os.fspath(cache), dict(placeholders))
+    command = (sys.executable, "-m", "breachwatch.app.rule_cache")
+    with suppress(OSError, subprocess.SubprocessError):
+        subprocess.run(
+            command, input=msgspec.json.encode(work), check=False, timeout=PARSE_S, stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )  # fmt: skip
 
 
 def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]]) -> str:
@@ -91,3 +132,8 @@ def _keep(file: Path, data: bytes) -> None:
             old.unlink(missing_ok=True)
     except OSError:
         return
+
+
+if __name__ == "__main__":
+    asked = msgspec.json.decode(sys.stdin.buffer.read(), type=_Work)
+    load_cached(asked.texts, Path(asked.cache), asked.placeholders)

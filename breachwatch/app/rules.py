@@ -32,6 +32,10 @@ def rules_in(
     *,
     cache: Path | None = None,
     placeholders: Mapping[str, tuple[str, ...]] | None = None,
+    apart: bool = False,
 ) -> RuleSet:
-    """The rules of these folders, parsed or from the cache (by default the user's). Raises: ConfigError."""
-    return load_cached(read_rule_texts(folders), cache or default_cache(), placeholders)
+    """The rules of these folders, parsed (`apart`: in another process) or from the cache (by default the user's).
+
+    Raises: ConfigError.
+    """
+    return load_cached(read_rule_texts(folders), cache or default_cache(), placeholders, apart=apart)

@@ -12,11 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import msgspec
+
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import daemon_signal
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
-from breachwatch.errors import StoreError
+from breachwatch.errors import BreachWatchError, StoreError
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 
@@ -53,6 +55,15 @@ class ChildSpec:
     name: str
     command: tuple[str, ...]
     stdin: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupervisorSettings:
+    """All a supervisor needs to know, as plain values."""
+
+    state_directory: str
+    host: str
+    specs: tuple[ChildSpec, ...]
 
 
 @dataclass(slots=True)
@@ -215,3 +226,27 @@ def hub_command(config: Path | None) -> tuple[str, ...]:
 def agent_command() -> tuple[str, ...]:
     """The command line of the agent child; its settings travel on standard input."""
     return (sys.executable, "-m", "breachwatch.app.agent")
+
+
+def supervisor_command() -> tuple[str, ...]:
+    """The command line of the supervisor itself; its settings travel on standard input."""
+    return (sys.executable, "-m", "breachwatch.app.supervise")
+
+
+def main() -> int:
+    """Entry point: settings as JSON on standard input."""
+    settings = msgspec.json.decode(sys.stdin.buffer.read(), type=SupervisorSettings)
+    layout = StateLayout(Path(settings.state_directory))
+    try:
+        return Supervisor(layout=layout, host=settings.host, specs=settings.specs, say=_say).run()
+    except BreachWatchError as error:
+        _say(f"breachwatch: {error}")
+        return 3
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)  # noqa: T201  # the operator's log
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,60 +7,61 @@ from pathlib import Path
 
 import click
 
-from breachwatch.app.state import STALE_AFTER_S, StateLayout, prepare_state, read_alive
+from breachwatch.app.state import STALE_AFTER_S, StateLayout, read_alive
 from breachwatch.cli.output import print_json
-from breachwatch.errors import ConfigError
 
 
 @click.command()
 @click.pass_obj
-def run(config: Path | None) -> int:
+def run(config: Path | None) -> None:
     """Agent and hub on this machine as two supervised processes.
 
     SIGTERM stops cleanly, SIGHUP reloads rules and playbooks; a broken file keeps the old set and says so.
     """
     import msgspec
 
-    from breachwatch.app.supervise import ChildSpec, Supervisor, agent_command, hub_command
+    from breachwatch.app.become import become
+    from breachwatch.app.supervise import (
+        ChildSpec,
+        SupervisorSettings,
+        agent_command,
+        hub_command,
+        supervisor_command,
+    )
     from breachwatch.app.wiring import agent_settings
     from breachwatch.config.settings import load_settings
 
     settings = load_settings(config)
     agent_input = msgspec.json.encode(agent_settings(settings, without_network=True))
-    specs = [
-        ChildSpec(name="agent", command=agent_command(), stdin=agent_input),
-        ChildSpec(name="hub", command=hub_command(config)),
-    ]
-    layout = prepare_state(Path(settings.state.directory))
-    return Supervisor(layout=layout, host=settings.host.name, specs=specs, say=_say).run()
+    supervisor = SupervisorSettings(
+        state_directory=os.fspath(settings.state.directory),
+        host=settings.host.name,
+        specs=(
+            ChildSpec(name="agent", command=agent_command(), stdin=agent_input),
+            ChildSpec(name="hub", command=hub_command(config)),
+        ),
+    )
+    become(supervisor_command(), msgspec.json.encode(supervisor))
 
 
 @click.command()
 @click.pass_obj
 def agent(config: Path | None) -> int:
-    """Watch this host only; matches go to Elasticsearch for a hub elsewhere, if one is configured."""
+    """Watch this host only; its matches wait for a hub on the same state directory."""
     import msgspec
 
+    from breachwatch.app.become import become
     from breachwatch.app.supervise import agent_command
     from breachwatch.app.wiring import agent_settings
     from breachwatch.config.settings import load_settings
 
     settings = load_settings(config)
     plain = agent_settings(settings, without_network=False)
-    if settings.elasticsearch.url:
-        raise ConfigError(
-            "telemetry to Elasticsearch is not built yet",
-            source="elasticsearch.url",
-            hint="leave it out: nothing is lost",
-        )
-    # Become the small process: whatever reading the configuration imported is left behind
-    read_end, write_end = os.pipe()
-    os.write(write_end, msgspec.json.encode(plain))
-    os.close(write_end)
-    os.dup2(read_end, 0)
-    command = agent_command()
-    os.execv(command[0], list(command))  # noqa: S606  # our own interpreter, fixed arguments
-    return 0  # not reached
+    if not settings.elasticsearch.url:
+        become(agent_command(), msgspec.json.encode(plain))
+    from breachwatch.app.agent_fleet import serve_with_fleet
+
+    return serve_with_fleet(plain, settings)
 
 
 @click.command()

@@ -77,7 +77,7 @@ def show(config: Path | None, incident_id: str, as_json: bool) -> None:
     for name, value in facts.items():
         click.echo(f"fact         {safe(name)} = {safe(value, 120)}")
     for change in changes:
-        what = f"{change.kind} {change.after} {safe(change.reason, 90)}"
+        what = f"{change.kind} {change.after} {safe(change.reason, 1_000)}"
         click.echo(f"{iso(change.at_utc)[:19]}  {change.actor:<16} {what}")
     for match in matches[-10:]:
         click.echo(f"{iso(match.event.at_utc)[:19]}  {match.rule.level:<9} {safe(match.rule.title, 90)}")

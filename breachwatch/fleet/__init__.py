@@ -1,1 +1,1 @@
-"""Telemetry to Elasticsearch: frames, spool, shipper, indices."""
+"""Telemetry to Elasticsearch: documents, indices, client, shipper."""

@@ -41,7 +41,7 @@ from breachwatch.ports import ChannelSender, Clock, ContactVault, OutboxStore, O
 LEASE_S = 120.0
 """How long a silent hub keeps its claims where the state lock cannot prove it dead (PostgreSQL)."""
 
-POLL_S = 0.5
+POLL_S = 1.0
 """How often an idle engine looks for due rows."""
 
 GATHER_S = 0.02

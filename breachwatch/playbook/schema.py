@@ -8,7 +8,16 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from breachwatch.errors import PlaybookError
 from breachwatch.model import CampaignKind, Channel, Incident
@@ -46,7 +55,13 @@ Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,63}$")]
 StepId = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Reference = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_./@-]{0,99}$")]
 """Something of the configuration: a team, a person, an authority, an audience, a role."""
-Duration = Annotated[timedelta, BeforeValidator(_duration)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    WithJsonSchema(
+        {"type": "string", "pattern": "^" + _DURATION.pattern.replace(r"\Z", "$"), "examples": ["5m", "72h"]}
+    ),
+]
 Language = Literal["vi", "en"]
 
 
@@ -103,6 +118,27 @@ class ChannelEntry(_Part):
     if_undelivered: bool = False
 
 
+Choice = Annotated[
+    ChannelEntry,
+    BeforeValidator(_choice),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"enum": [str(channel) for channel in Channel]},
+                {
+                    "type": "object",
+                    "propertyNames": {"enum": [str(channel) for channel in Channel]},
+                    "additionalProperties": {"const": {"if": "undelivered"}},
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                },
+            ]
+        }
+    ),
+]
+"""A channel by its name, or `{sms: {if: undelivered}}`."""
+
+
 class Notice(_Part):
     """Who is told what, how."""
 
@@ -110,7 +146,7 @@ class Notice(_Part):
     to: Reference | None = None
     audience: Reference | None = None
     templates: dict[Language, Reference] = Field(min_length=1)
-    channels: tuple[Annotated[ChannelEntry, BeforeValidator(_choice)], ...] = Field(min_length=1, max_length=3)
+    channels: tuple[Choice, ...] = Field(min_length=1, max_length=3)
 
     @model_validator(mode="after")
     def _is_addressed(self) -> Notice:

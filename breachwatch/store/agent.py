@@ -204,6 +204,24 @@ class SqliteAgentStore:
             row = self._connection.execute("SELECT seq FROM reader WHERE name = ?", (reader,)).fetchone()
             return 0 if row is None else int(row[0])
 
+    def forget_reader(self, name: str) -> None:
+        """`name` reads no more: what it has not acknowledged may be pruned. Raises: StoreError."""
+        with self._transaction() as connection:
+            connection.execute("DELETE FROM reader WHERE name = ?", (name,))
+
+    def beyond(self, reader: str, cap_bytes: int) -> tuple[int, int]:
+        """(seq, count) of the oldest signals that `reader` has yet to take but that exceed `cap_bytes`; (0, 0) if none.
+
+        Acknowledging that seq leaves the newest `cap_bytes` at most. Raises: StoreError.
+        """
+        query = (
+            "SELECT coalesce(max(seq), 0), count(*) FROM (SELECT seq, sum(length(body)) OVER (ORDER BY seq DESC)"
+            " AS total FROM signal WHERE seq > coalesce((SELECT seq FROM reader WHERE name = ?), 0)) WHERE total > ?"
+        )
+        with self._errors():
+            seq, count = self._connection.execute(query, (reader, cap_bytes)).fetchone()
+            return int(seq), int(count)
+
     def prune(self, before_utc: datetime) -> int:
         """Delete signals that are older and that every reader has acknowledged. Raises: StoreError."""
         with self._transaction() as connection:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sqlalchemy import Connection, Engine, MetaData, create_engine, event
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy.pool import QueuePool
 
 from breachwatch.errors import StoreError
 
@@ -24,10 +24,7 @@ def open_database(url: str) -> Engine:
     """An engine whose commits are durable (SQLite: WAL, FULL) and whose writers queue. Raises: StoreError."""
     if not url.startswith("sqlite:"):
         return create_engine(url, pool_pre_ping=True)
-    memory = ":memory:" in url
-    engine = create_engine(
-        url, poolclass=NullPool if not memory else QueuePool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}
-    )
+    engine = create_engine(url, poolclass=QueuePool, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
 
     @event.listens_for(engine, "connect")
     def _configure(connection, _record):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202

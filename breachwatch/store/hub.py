@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from sqlalchemy import Connection, Engine
+from sqlalchemy.pool import PoolProxiedConnection
 
 from breachwatch.model import Entry
 from breachwatch.ports import Auditor
@@ -42,9 +43,31 @@ class HubStore:
     def __init__(self, engine: Engine, auditor: Auditor) -> None:
         self._engine = engine
         self._auditor = auditor
+        self._polled: PoolProxiedConnection | None = None
+
+    def change_token(self) -> int | None:
+        """A number that changes when any connection commits: cheap to poll, by one thread. None: always look.
+
+        Raises: StoreError.
+        """
+        if self._engine.dialect.name != "sqlite":
+            return None
+        with store_errors("the hub's database"):
+            if self._polled is None:
+                self._polled = self._engine.raw_connection()
+            cursor = self._polled.cursor()
+            try:
+                cursor.execute("PRAGMA data_version")
+                row = cursor.fetchone()
+                return None if row is None else int(row[0])
+            finally:
+                cursor.close()
 
     def close(self) -> None:
         """Release the database."""
+        if self._polled is not None:
+            self._polled.close()
+            self._polled = None
         self._engine.dispose()
 
     @contextmanager

@@ -25,9 +25,9 @@ ROTATE_AFTER = (15, 35)
 
 
 def line(number: int) -> str:
-    """One attempt of many addresses: each line is evidence of its own."""
+    """Six attempts from one address, then the next: each address makes one match."""
     stamp = f"Jan  5 {8 + number // 3600:02d}:{number // 60 % 60:02d}:{number % 60:02d}"
-    address = f"203.0.113.{number % 200 + 1}"
+    address = f"203.0.113.{number // 6 % 200 + 1}"
     return f"{stamp} web01 sshd[{1000 + number}]: Failed password for root from {address} port {40000 + number} ssh2\n"
 
 

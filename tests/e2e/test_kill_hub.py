@@ -69,7 +69,7 @@ csv = "{csv}"
 FACTS = {
     "inc.description": "An outsider placed a web shell.", "data.categories": "name, e-mail", "data.records": "10000",
     "eff.consequences": "Unwanted calls.", "act.done": "Server isolated.", "act.planned": "A review.",
-    "advice.protect": "Be careful.",
+    "advice.protect": "Be careful.", "inc.place": "The shop.", "inc.actors": "Unknown.",
 }  # fmt: skip
 
 

@@ -1,14 +1,13 @@
-"""Connections to an empty database: SQLite always; PostgreSQL too where BREACHWATCH_TEST_POSTGRESQL names one."""
+"""Connections to an empty database: SQLite always; PostgreSQL too where there is one (else those tests say so)."""
 
 from __future__ import annotations
 
-import os
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, make_url, text
 
 import breachwatch.store.incidents
 import breachwatch.store.steps
@@ -16,10 +15,8 @@ from breachwatch.store.database import metadata, open_database, sqlite_url
 
 HUB_TABLES = [*breachwatch.store.incidents.TABLES, *breachwatch.store.steps.TABLES]
 
-POSTGRESQL_URL = os.environ.get("BREACHWATCH_TEST_POSTGRESQL", "")
 
-
-@pytest.fixture(params=["sqlite", "postgresql"] if POSTGRESQL_URL else ["sqlite"])
+@pytest.fixture(params=["sqlite", "postgresql"])
 def hub_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
     """An engine on a database (PostgreSQL: a schema of its own) that holds the empty tables of incidents and steps."""
     if request.param == "sqlite":
@@ -28,11 +25,13 @@ def hub_engine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engin
         yield engine
         engine.dispose()
         return
+    url = make_url(request.getfixturevalue("postgresql_url"))
     schema = f"breachwatch_test_{uuid.uuid4().hex}"
-    outer = open_database(POSTGRESQL_URL)
+    outer = open_database(url.render_as_string(hide_password=False))
     with outer.begin() as connection:
         connection.execute(text(f"CREATE SCHEMA {schema}"))
-    engine = open_database(f"{POSTGRESQL_URL}?options=-csearch_path%3D{schema}")
+    inside = url.update_query_dict({"options": f"-csearch_path={schema}"})
+    engine = open_database(inside.render_as_string(hide_password=False))
     metadata.create_all(engine, tables=HUB_TABLES)
     yield engine
     engine.dispose()

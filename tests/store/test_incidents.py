@@ -17,7 +17,6 @@ from breachwatch.model import Window as CountWindow
 from breachwatch.store.database import metadata, open_database, store_errors
 from breachwatch.store.incidents import MAX_CANDIDATES, TABLES, IncidentTable
 from breachwatch.store.match_json import match_from_json, match_to_json
-from tests.store.conftest import POSTGRESQL_URL
 
 START = datetime(2026, 1, 5, 8, 0, 0, 123_456, tzinfo=UTC)
 
@@ -46,11 +45,6 @@ def a_match(name: str = "m1", *, at: datetime = START, fields: dict[str, FieldVa
     return Match(
         id=name, rule=rule, event=event, window=CountWindow(first=at, last=at, count=4), event_ids=("e0", "e1")
     )
-
-
-def test_postgresql_is_tried_too():
-    if not POSTGRESQL_URL:
-        pytest.skip("PostgreSQL not tried: set BREACHWATCH_TEST_POSTGRESQL=postgresql+psycopg://user@host/database")
 
 
 def test_an_incident_comes_back_as_it_was_stored(connection: Connection):
