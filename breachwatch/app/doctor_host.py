@@ -6,6 +6,7 @@ import ctypes
 import glob
 import os
 import shutil
+import stat
 import struct
 import subprocess
 from collections.abc import Iterator
@@ -87,10 +88,13 @@ def check_logs(settings: Settings) -> Iterator[Finding]:
 
 def _readable_log(path: str) -> Finding:
     try:
-        with open(path, "rb") as log:  # noqa: PTH123  # glob hands us text
+        kind = Path(path).stat().st_mode
+        if stat.S_ISDIR(kind):
+            return problem(f"log {path}", "is a folder", f'name the files in it: path = "{path}/*.log"')
+        if not stat.S_ISREG(kind):  # opening a pipe would wait for whoever writes it
+            return problem(f"log {path}", "is a pipe or device, not a file", "correct watch.logs.path")
+        with Path(path).open("rb") as log:
             log.read(1)
-    except IsADirectoryError:
-        return problem(f"log {path}", "is a folder", f'name the files in it: path = "{path}/*.log"')
     except OSError as error:
         return problem(
             f"log {path}",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import smtplib
@@ -55,7 +56,7 @@ def _try_smtp(smtp: SmtpSection, context: ssl.SSLContext, what: str) -> Finding:
             if smtp.tls == "starttls":
                 client.starttls(context=context)
                 client.ehlo()
-            if smtp.user:
+            if smtp.user and (smtp.tls != "none" or is_loopback(smtp.host)):  # as the channel: never in clear text
                 client.login(smtp.user, smtp.password.get_secret_value())
     except (smtplib.SMTPException, OSError) as error:
         why, mend = _smtp_failure(error)
@@ -65,7 +66,7 @@ def _try_smtp(smtp: SmtpSection, context: ssl.SSLContext, what: str) -> Finding:
     return ok(what, "answers" + (" and accepts our log-in" if smtp.user else ""))
 
 
-def _smtp_failure(error: smtplib.SMTPException | OSError) -> tuple[str, str]:
+def _smtp_failure(error: smtplib.SMTPException | OSError) -> tuple[str, str]:  # noqa: PLR0911  # one per kind
     """Why and how to mend it; reply codes only, the server's text may repeat what we sent."""
     match error:
         case smtplib.SMTPAuthenticationError():
@@ -75,6 +76,10 @@ def _smtp_failure(error: smtplib.SMTPException | OSError) -> tuple[str, str]:
             return said, 'for port 465: smtp.tls = "implicit"; else ask its operator'
         case smtplib.SMTPResponseException():
             return f"answers {error.smtp_code}", "ask its operator"
+        case smtplib.SMTPServerDisconnected():
+            late = isinstance(error.__context__, TimeoutError)
+            said = "connects, but does not answer: timed out" if late else "connects, but hangs up"
+            return said, 'for port 465: smtp.tls = "implicit"; else check smtp.port, or ask its operator'
         case ssl.SSLCertVerificationError():
             return _reason(error), "set smtp.ca_file, or smtp.host to the name in the certificate"
         case ssl.SSLError():
@@ -158,7 +163,7 @@ def _ask_elasticsearch(elastic: ElasticsearchSection, context: ssl.SSLContext, w
             f"cannot be reached: {_reason(error)}",
             "check elasticsearch.url; meanwhile telemetry waits in the spool and nothing else is affected",
         )
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, http.client.HTTPException):
         return problem(what, "what answers is not Elasticsearch", "check elasticsearch.url")
     if version.partition(".")[0] not in ELASTICSEARCH_MAJORS:
         return problem(what, f"version {version} is not known to this client", "use version 8.19 or 9")

@@ -60,14 +60,15 @@ def look_around(root: Path = Path("/")) -> Host:
 
 
 def _zone(root: Path) -> str:
-    """The zone whose local time the logs are written in: /etc/timezone, else where /etc/localtime points."""
+    """The zone whose local time the logs are written in: where /etc/localtime points, else what /etc/timezone says."""
     candidates = []
-    with suppress(OSError, UnicodeDecodeError):
-        candidates.append((root / "etc/timezone").read_text(encoding="ascii").strip())
     with suppress(OSError):
         candidates.append(str((root / "etc/localtime").readlink()).partition("zoneinfo/")[2])
+    with suppress(OSError, UnicodeDecodeError):
+        candidates.append((root / "etc/timezone").read_text(encoding="ascii").strip())
     known = available_timezones()
-    return next((name for name in candidates if name in known and not name.startswith("Etc/")), "UTC")
+    found = next((name for name in candidates if name in known), "UTC")
+    return "UTC" if found == "Etc/UTC" else found
 
 
 def configuration_text(host: Host, *, state: Path) -> str:
@@ -140,9 +141,13 @@ def _write_new(target: Path, text: str) -> str:
         raise ConfigError(
             f"cannot be written: {error.strerror}", source=str(target), hint="run as root, or name a file with --config"
         ) from error
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        os.fchmod(file.fileno(), CONFIG_MODE)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+            os.fchmod(file.fileno(), CONFIG_MODE)
+    except OSError as error:
+        target.unlink()
+        raise ConfigError(f"cannot be written: {error.strerror}", source=str(target)) from error
     return f"wrote {target}"
 
 

@@ -13,6 +13,9 @@ from breachwatch.model import Entry
 MAX_ENTRY_BYTES = 16_384
 """Far below the 65,535 bytes that tlog-tiles can frame."""
 
+MAX_DEPTH = 16
+"""Nothing we write nests deeper than three; JSON readers give up at depths of their own."""
+
 SAFE_INTEGER = 2**53
 VERSION = 1
 KEYS = {"actor", "body", "inc", "t", "type", "v"}
@@ -23,7 +26,13 @@ _encoder = msgspec.json.Encoder(order="sorted")
 def encode(entry: Entry) -> bytes:
     """Canonical JSON of one entry. Raises: AuditError for what JSON libraries would disagree on."""
     body = dict(entry.body)
+    for value in (entry.type, entry.actor, entry.incident_id):
+        if not isinstance(value, str):
+            raise AuditError(f"audit entry with a {type(value).__name__} for a name", source=str(entry.type))
+        _check(value, entry.type)
     _check(body, entry.type)
+    if entry.at_utc.tzinfo is None:
+        raise AuditError("audit entry with a time without a zone", source=entry.type)
     moment = entry.at_utc.astimezone(UTC)
     document = {
         "actor": entry.actor,
@@ -39,7 +48,9 @@ def encode(entry: Entry) -> bytes:
     return encoded
 
 
-def _check(value: object, where: str) -> None:  # noqa: C901  # one branch per JSON type
+def _check(value: object, where: str, depth: int = 0) -> None:  # noqa: C901  # one branch per JSON type
+    if depth > MAX_DEPTH:
+        raise AuditError(f"audit entry nested deeper than {MAX_DEPTH}", source=where)
     if isinstance(value, str):
         try:
             value.encode()
@@ -54,10 +65,10 @@ def _check(value: object, where: str) -> None:  # noqa: C901  # one branch per J
         for key, item in value.items():
             if not isinstance(key, str) or not key.isascii():
                 raise AuditError("audit entry with a key that is not ASCII", source=where)
-            _check(item, f"{where}.{key}")
+            _check(item, f"{where}.{key}", depth + 1)
     elif isinstance(value, list | tuple):
         for item in value:
-            _check(item, where)
+            _check(item, where, depth + 1)
     else:
         raise AuditError(f"audit entry with a {type(value).__name__}", source=where)
 
@@ -76,7 +87,7 @@ def decode(data: bytes, index: int = -1) -> Entry:
             body=document["body"],
         )
         canonical = encode(entry)
-    except (ValueError, TypeError, KeyError, AttributeError, AuditError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, ArithmeticError, RecursionError, AuditError) as error:
         raise VerificationError(f"entry {index} cannot be read: {error}") from error
     if canonical != data:
         raise VerificationError(f"entry {index} is not in canonical form")

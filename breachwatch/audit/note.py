@@ -24,6 +24,11 @@ _DECIMAL = re.compile(r"0|[1-9][0-9]{0,17}")
 _SIGNATURE = re.compile("— (?P<name>[^ \n+]+) (?P<signature>[A-Za-z0-9+/=]+)")
 
 
+def is_key_name(name: str) -> bool:
+    """Whether a signature line can carry this name: not empty, no blanks, no `+`, no control characters."""
+    return bool(name) and "+" not in name and name.isprintable() and not any(char.isspace() for char in name)
+
+
 def key_id(name: str, public: bytes) -> bytes:
     """The four bytes that tie a signature line to a key."""
     return sha256(name.encode() + b"\n" + ED25519 + public).digest()[:KEY_ID_BYTES]
@@ -63,7 +68,7 @@ def load_verifier(vkey: str) -> Verifier:
         raise VerificationError("a verifier key has the form name+hash+key")
     name, hash_hex, encoded = parts
     raw = exact_base64(encoded, "the verifier key")
-    if not name or raw[:1] != ED25519 or len(raw) != 1 + HASH_BYTES:
+    if not is_key_name(name) or raw[:1] != ED25519 or len(raw) != 1 + HASH_BYTES:
         raise VerificationError("the verifier key is not an Ed25519 key")
     if key_id(name, raw[1:]).hex() != hash_hex:
         raise VerificationError("the verifier key's hash does not fit its name and key")

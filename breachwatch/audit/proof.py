@@ -24,6 +24,11 @@ def build_receipt(tiles: StoredTrail, index: int, verifier: Verifier) -> str:
     if not 0 <= index < head.size:
         raise AuditError(f"the audit trail has no entry {index}; it has {head.size}")
     path = TreeReader(tiles, head.size).inclusion(index)
+    stored = list(tiles.entries(index, index + 1))
+    if not stored:
+        raise VerificationError(f"entry {index} is missing")
+    # a receipt from damaged tiles would fail in the hands of whoever got it
+    verify_inclusion(index=index, size=head.size, leaf=leaf_hash(stored[0]), proof=path, root=head.root)
     lines = [HEADER, f"index {index}", *(base64.b64encode(hashed).decode() for hashed in path), "", note.decode()]
     return "\n".join(lines)
 
@@ -41,6 +46,6 @@ def verify_receipt(receipt: str, entry: bytes, verifier: Verifier) -> tuple[int,
     if len(lines) - 2 > MAX_PATH:
         raise VerificationError("the receipt's path is too long")
     path = [exact_base64(line, "a hash of the path") for line in lines[2:]]
-    head = open_checkpoint(note.encode(), verifier)
+    head = open_checkpoint(note.encode("utf-8", "surrogatepass"), verifier)
     verify_inclusion(index=index, size=head.size, leaf=leaf_hash(entry), proof=path, root=head.root)
     return index, head

@@ -64,7 +64,7 @@ class Vault:
         try:
             key = self._wrapper.decrypt(wrapped[:NONCE_BYTES], wrapped[NONCE_BYTES:], bound)
             plain = AESGCM(key).decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], bound)
-        except InvalidTag as error:
+        except (InvalidTag, ValueError) as error:  # ValueError: a row cut so short that not even a nonce is left
             raise VerificationError("a vault row was changed or belongs to another key", source=person_id) from error
         return msgspec.msgpack.decode(plain, type=Person)
 

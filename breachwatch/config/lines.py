@@ -22,11 +22,12 @@ class TomlLines:
         counts: dict[Location, int] = {}
         table: Location = ()
         in_text = False
-        for number, line in enumerate(text.splitlines(), start=1):
+        for number, line in enumerate(text.split("\n"), start=1):  # splitlines knows ends of line that TOML does not
             inside, in_text = in_text, in_text ^ (len(_LONG_TEXT.findall(line)) % 2 == 1)
             if inside:
                 continue
             if header := _TABLE.match(line):
+                self._lines.setdefault(_names(header[2]), number)
                 table = _indexed(_names(header[2]), counts, new=header[1] == "[[")
                 self._lines.setdefault(table, number)
             elif key := _KEY.match(line):

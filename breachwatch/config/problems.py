@@ -28,6 +28,9 @@ class Origins:
         for length in range(len(location), 0, -1):
             path = location[:length]
             wanted = "BREACHWATCH_" + "__".join(str(part).upper() for part in path)
+            within = (variables[name] for name in variables if name == wanted or name.startswith(wanted + "__"))
+            if path == location and (variable := next(within, None)):
+                return f"environment {variable}"
             if wanted in variables:
                 return f"environment {variables[wanted]}"
             if path in self.secrets.files:

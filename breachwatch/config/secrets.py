@@ -32,7 +32,7 @@ def secret_folders(beside: Path) -> list[Path]:
     named = {name: os.environ.get(name, "") for name in ("BREACHWATCH_SECRETS_DIR", "CREDENTIALS_DIRECTORY")}
     folders = []
     for name, folder in named.items():
-        if folder and not os.access(folder, os.R_OK | os.X_OK):
+        if folder and not (Path(folder).is_dir() and os.access(folder, os.R_OK | os.X_OK)):
             raise ConfigError(f"{name}: no such folder, or not readable: {folder}", source="environment")
         if folder:
             folders.append(Path(folder))
@@ -51,9 +51,11 @@ def read_secrets(folders: Sequence[Path]) -> SecretFiles:
         for file in sorted(folder.iterdir()):
             location = tuple(file.name.lower().removeprefix("breachwatch_").split("__"))
             if len(location) > 1 and not file.name.startswith(".") and file.is_file():
-                table = found.tree
+                table: Any = found.tree
                 for part in location[:-1]:
-                    table = table.setdefault(part, {})
+                    table = table.setdefault(part, {}) if isinstance(table, dict) else None
+                if not isinstance(table, dict) or isinstance(table.get(location[-1]), dict):
+                    raise ConfigError("names a setting inside another secret, or around one", source=str(file))
                 table[location[-1]] = read_secret(file, str(file)).get_secret_value()
                 found.files[location] = file
     return found

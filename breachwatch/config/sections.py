@@ -25,6 +25,12 @@ def _existing_folder(path: Path) -> Path:
     return path
 
 
+def _existing_file(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError(f"no such file: {path}")
+    return path
+
+
 def _http_address(url: str) -> str:
     """Refuses what is no address, and names and passwords inside one: addresses end up in logs."""
     parts = urlsplit(url)
@@ -37,6 +43,7 @@ def _http_address(url: str) -> str:
 
 Zone = Annotated[str, AfterValidator(_known_zone)]
 Folder = Annotated[Path, AfterValidator(_existing_folder)]
+ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
@@ -57,7 +64,8 @@ class StateSection(Section):
 class HostSection(Section):
     """How this host is called in events and notices."""
 
-    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=253)
+    name: str = Field(default_factory=socket.gethostname, max_length=253, pattern=r"^[^\s+\p{Cc}]+$")
+    """No blanks, no plus sign: it is part of the audit trail's name unless audit.origin is set."""
 
 
 class LogSection(Section):
@@ -125,7 +133,7 @@ class SmtpSection(Section):
     user: str = ""
     password: SecretStr = SecretStr("")
     password_file: Path | None = None
-    ca_file: Path | None = None
+    ca_file: ExistingFile | None = None
     sender: str = ""
     reply_to: str = ""
     timeout_s: float = Field(default=30.0, gt=0, le=600)
@@ -208,7 +216,7 @@ class ElasticsearchSection(Section):
     url: HttpAddress = ""
     api_key: SecretStr = SecretStr("")
     api_key_file: Path | None = None
-    ca_file: Path | None = None
+    ca_file: ExistingFile | None = None
     fingerprint: str = ""
     index_prefix: str = Field(default="bw", pattern=r"^[a-z][a-z0-9_-]{0,30}$")
     spool_cap_bytes: int = Field(default=1 << 30, ge=1 << 20)
@@ -217,7 +225,7 @@ class ElasticsearchSection(Section):
 class AuditSection(Section):
     """The audit trail's name: the origin line of its checkpoints."""
 
-    origin: str = Field(default="", pattern=r"^[^\s+]*$")
+    origin: str = Field(default="", pattern=r"^[^\s+\p{Cc}]*$")
 
 
 class LogLevelSection(Section):

@@ -17,12 +17,12 @@ LOOKUP = 500
 class SqliteVaultRows:
     """`ports.VaultRows` on one file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, timeout_s: float = 30.0) -> None:
         self._lock = threading.Lock()
         with _errors(path):
             path.touch(mode=0o600, exist_ok=True)
             self._path = path
-            self._connection = sqlite3.connect(path, timeout=30, isolation_level=None, check_same_thread=False)
+            self._connection = sqlite3.connect(path, timeout=timeout_s, isolation_level=None, check_same_thread=False)
             for pragma in ("secure_delete=ON", "journal_mode=WAL", "synchronous=FULL"):
                 self._connection.execute(f"PRAGMA {pragma}")
             self._connection.execute(
@@ -56,7 +56,13 @@ class SqliteVaultRows:
         """Delete one row and rewrite the write-ahead log, so that no byte of the key stays. Raises: StoreError."""
         with self._lock, _errors(self._path):
             erased = self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,)).rowcount > 0
-            self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
+        if busy:
+            raise StoreError(
+                "erased, but another process still reads the vault: its write-ahead log keeps the old bytes",
+                source=str(self._path),
+                hint="repeat the erasure when that process has ended",
+            )
         return erased
 
     def close(self) -> None:

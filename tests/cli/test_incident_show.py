@@ -13,7 +13,7 @@ from tests.store.test_incidents import an_incident
 
 def test_the_reason_why_a_notice_waits_is_shown_to_its_end(tmp_path):
     installed = Installation(tmp_path)
-    store = open_hub_store_at(prepare_state(installed.state), origin="company.example/trail")
+    store = open_hub_store_at(prepare_state(installed.state), origin="breachwatch.invalid/web01")
     incident = an_incident()
     reason = (
         "authority cannot be prepared: "

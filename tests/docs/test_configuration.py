@@ -100,6 +100,11 @@ def test_every_toml_example_loads(snippet, tmp_path, monkeypatch):
     for section in ("rules", "playbooks", "templates"):
         for folder in tree.get(section, {}).get("directories", ()):
             text = text.replace(folder, str(made))  # folders have to exist; the page's are the reader's
+    for section in tree.values():
+        if isinstance(section, dict) and "ca_file" in section:
+            certificate = tmp_path / "ca.pem"
+            certificate.touch()
+            text = text.replace(section["ca_file"], str(certificate))
     file = tmp_path / "breachwatch.toml"
     file.write_text(text, encoding="utf-8")
     settings = load_settings(file)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -15,7 +17,7 @@ from tests.e2e.harness import COMMAND, Installation, children_of, command_line, 
 LOG = """
 [[watch.logs]]
 path = "{log}"
-format = "syslog"
+format = "{form}"
 
 [rules]
 directories = ["{rules}"]
@@ -33,12 +35,21 @@ custom: {{}}
 """
 
 
-def installation(tmp_path: Path, log: Path) -> Installation:
+def installation(tmp_path: Path, log: Path, form: str = "syslog") -> Installation:
     rules = tmp_path / "rules"
     rules.mkdir()
     (rules / "own.yml").write_text(RULE.format(title="Own", number=1, word="first-word"))
     log.touch()
-    return Installation(tmp_path, LOG.format(log=log, rules=rules))
+    return Installation(tmp_path, LOG.format(log=log, rules=rules, form=form))
+
+
+def addresses(shared_data: Path, sample: Path) -> set[str]:
+    """Whom the sample's incidents have to name: the labelled brute force, or everybody who was refused a listing."""
+    labels = json.loads((shared_data / "loghub" / "bruteforce.json").read_text())["sets"]
+    if sample.name in labels:
+        return set(labels[sample.name]["must_alert"])
+    text = sample.read_text()
+    return set(re.findall(r"client ([0-9.]+)\] Directory index forbidden", text))
 
 
 def entities(items: list[dict[str, object]]) -> set[str]:
@@ -54,11 +65,13 @@ def ready(installed: Installation) -> None:
     wait_until(installed.is_alive, what="agent and hub are alive")
 
 
-def test_the_daemon_finds_what_a_scan_finds(tmp_path: Path, shared_data: Path) -> None:
-    sample = shared_data / "loghub" / "OpenSSH_2k.log"
-    log = tmp_path / "auth.log"
-    installed = installation(tmp_path, log)
-    scanned = [item for item in installed.json("scan", str(sample), "--format", "syslog", check=(1,))
+@pytest.mark.parametrize(("name", "form"), [("OpenSSH", "syslog"), ("Apache", "apache")])
+def test_the_daemon_finds_what_a_scan_finds(tmp_path: Path, shared_data: Path, name: str, form: str) -> None:
+    sample = shared_data / "loghub" / f"{name}_2k.log"
+    log = tmp_path / "watched.log"
+    installed = installation(tmp_path, log, form)
+    wanted_addresses = addresses(shared_data, sample)
+    scanned = [item for item in installed.json("scan", str(sample), "--format", form, check=(1,))
                if item["kind"] == "incident"]  # fmt: skip
     process = installed.start("run")
     try:
@@ -72,7 +85,7 @@ def test_the_daemon_finds_what_a_scan_finds(tmp_path: Path, shared_data: Path) -
             return {(str(item["title"]), item["count"]) for item in found} == wanted
 
         wait_until(same, timeout_s=60, what="the same incidents as the scan")
-        assert entities(installed.json("incident", "list")) == entities(scanned)
+        assert entities(installed.json("incident", "list")) == entities(scanned) == wanted_addresses
     finally:
         assert stop(process) == 0, installed.read_log()
     installed.call("audit", "verify")

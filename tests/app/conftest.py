@@ -1,0 +1,3 @@
+from tests.notify.test_channels import certificate
+
+__all__ = ["certificate"]
