@@ -7,15 +7,19 @@ very same code, so what a scan finds is what the daemon finds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
 
+from breachwatch.app.blocks import BlockReader, Found, form_of, relocated
 from breachwatch.detect.engine import Detector
-from breachwatch.model import Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.selector import Selector
+from breachwatch.model import Block, Event, FileChange, Gap, LogSource, RawLine, Signal, SignalKind
 from breachwatch.parse import ParseContext, Parser, event_from_change, event_from_gap, parser_for
+from breachwatch.parse.skipping import line_of
 
-Seen = RawLine | FileChange | Gap
+Seen = Block | RawLine | FileChange | Gap
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,39 +33,105 @@ class SourceFormat:
     """Overrides what the format implies (`scan --logsource`)."""
 
 
-@dataclass(slots=True)
 class Pipeline:
-    """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines."""
+    """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines.
 
-    host: str
-    detector: Detector
-    now: Callable[[], datetime]
-    events: int = 0
-    lines: int = 0
-    _parsers: dict[tuple[str, str], Parser] = field(default_factory=dict)
+    Lines that come in blocks are looked at only where a rule could match (`prefilter`); what comes one by one is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        detector: Detector,
+        now: Callable[[], datetime],
+        prefilter: bool = True,
+        selector: Selector | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self.host = host
+        self.now = now
+        self.sampler = sampler or Sampler()
+        self._prefilter = prefilter
+        self._events = 0
+        self._lines = 0
+        self._parsers: dict[tuple[str, str], Parser] = {}
+        self._reader = BlockReader(detector, selector or Selector(detector.rules), self.sampler)
+
+    @property
+    def detector(self) -> Detector:
+        """The rules in force."""
+        return self._reader.detector
+
+    @detector.setter
+    def detector(self, detector: Detector) -> None:
+        self._reader.detector, self._reader.selector = detector, Selector(detector.rules)
+
+    @property
+    def lines(self) -> int:
+        """Lines so far."""
+        return self._lines + self._reader.lines
+
+    @property
+    def events(self) -> int:
+        """Events so far, those of lines that no rule could match included."""
+        return self._events + self._reader.events
+
+    @property
+    def candidates(self) -> int:
+        """Lines of blocks that a rule could match."""
+        return self._reader.candidates
+
+    @property
+    def is_prefiltering(self) -> bool:
+        """False where every rule is evaluated on every event."""
+        return self._prefilter and self._reader.selector.is_able
 
     def parse(self, seen: Seen, how: SourceFormat) -> Iterable[Event]:
-        """The events of one thing seen; never raises on data."""
+        """All the events of one thing seen; never raises on data."""
         if isinstance(seen, FileChange):
             return (event_from_change(seen, host=self.host),)
         if isinstance(seen, Gap):
             return (event_from_gap(seen, host=self.host),)
-        self.lines += 1
-        key = (how.format, seen.source)
+        if isinstance(seen, Block):
+            return (event for line in seen.lines() for event in self.parse(line, how))
+        self._lines += 1
+        events = self._parser(seen.source, how).parse(seen, self._context(how))
+        logsource = how.logsource
+        return events if logsource is None else [relocated(event, logsource) for event in events]
+
+    def _parser(self, source: str, how: SourceFormat) -> Parser:
+        key = (how.format, source)
         parser = self._parsers.get(key)
         if parser is None:
             parser = self._parsers[key] = parser_for(how.format)
-        context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
-        events = parser.parse(seen, context)
-        if how.logsource is None:
-            return events
-        return [_with_logsource(event, how.logsource) for event in events]
+        return parser
 
-    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[tuple[Event, list[Match]]]:
-        """Each event of one thing seen with what it made match."""
+    def _context(self, how: SourceFormat) -> ParseContext:
+        return ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
+
+    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[Found]:
+        """Each event of one thing seen with what it made match; of a block, those that could match."""
+        if isinstance(seen, Block) and self.is_prefiltering:
+            yield from self._block_matches(seen, how)
+            return
         for event in self.parse(seen, how):
-            self.events += 1
+            self._events += 1
             yield event, self.detector.feed(event)
+
+    def _block_matches(self, block: Block, how: SourceFormat) -> Iterator[Found]:
+        """The same of a block, whose first lines may still have to tell the format."""
+        parser = self._parser(block.source, how)
+        start = 0
+        while start < len(block.data):
+            form = form_of(parser)
+            if form is not None:
+                rest = block if start == 0 else block.after(start)
+                yield from self._reader.read(rest, parser, form, self._context(how), how.logsource)
+                return
+            end = block.data.find(b"\n", start) + 1
+            yield from self.matches(line_of(block, start, end), how)
+            start = end
 
     def signals(self, seen: Seen, how: SourceFormat) -> Iterator[Signal]:
         """What the hub has to hear of one thing seen."""
@@ -100,7 +170,3 @@ def heartbeat_signal(*, host: str, at_utc: datetime, detail: str = "") -> Signal
 
 def _digest(identity: str) -> str:
     return blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-
-
-def _with_logsource(event: Event, logsource: LogSource) -> Event:
-    return Event(id=event.id, at_utc=event.at_utc, logsource=logsource, fields=event.fields, raw=event.raw)

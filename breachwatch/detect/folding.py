@@ -7,7 +7,7 @@ from functools import cache
 from breachwatch.detect.values import folded
 
 FOLDS_INTO_ASCII = ("\u212a", "\u0130", "\u0131", "\u017f")
-"""Kelvin sign, I with dot, i without, long s: in the eyes of `folded` or of `re.IGNORECASE` they equal ASCII letters."""
+"""Kelvin sign, I with dot, i without, long s: for `folded` or `re.IGNORECASE` they equal ASCII letters."""
 
 LAST_CASED = 0x1F000
 """No character above has upper and lower case (Unicode 15)."""

@@ -78,7 +78,7 @@ class AhoCorasickScanner:
 
         self._literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
         self._regexes = [
-            (number, re.compile(b"(?m)" + pattern.data.lower().replace(rb"\s", rb"[ \t\r\n\f\v]")).finditer)
+            (number, re.compile(b"(?m)" + pattern.data.lower()).finditer)
             for number, pattern in enumerate(patterns)
             if pattern.is_regex
         ]

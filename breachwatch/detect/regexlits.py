@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterable
 from typing import Any
 
-sre: Any = re._constants  # type: ignore[attr-defined]  # noqa: SLF001  # the parser that decides what the pattern means
-parser: Any = re._parser  # type: ignore[attr-defined]  # noqa: SLF001
+sre: Any = re._constants  # noqa: SLF001  # the parser that decides what the pattern means
+parser: Any = re._parser  # noqa: SLF001
 
 MAX_ALTERNATIVES = 24
 """Texts that one set may hold: classes and branches multiply."""
@@ -33,7 +33,7 @@ def required_literals(pattern: str, flags: int) -> list[Texts]:
         return []
 
 
-def _exact(items: Iterable[tuple[Any, Any]]) -> list[str] | None:  # noqa: C901  # one branch per kind of node
+def _exact(items: Iterable[tuple[Any, Any]]) -> list[str] | None:  # one branch per kind of node
     """All texts the items can match, if these are few and plain."""
     texts = [""]
     for operation, argument in items:

@@ -2,7 +2,8 @@
 
 `Extractor.witness` gives a set of patterns of which every matching line holds at least one (None: nothing is promised,
 the rule is open). Over-approximation is always sound; so any choice inside a conjunction is, and the choice may follow
-measured frequencies. Composition: AND takes its cheapest part, OR the union, NOT is pushed inwards, a negated leaf is open.
+measured frequencies. Composition: AND takes its cheapest part, OR the union, NOT is pushed inwards, a negated leaf is
+open.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ from breachwatch.detect.rule import (
     TimePart,
 )
 from breachwatch.detect.values import ANY, Regex, Scalar, Text, Value, folded
-from breachwatch.model import LogSource
 from breachwatch.model.rawform import RawForm, Words
 
 
@@ -83,18 +83,16 @@ class Extractor:
         self._escapes = Pattern(is_regex=True, data=form.escapes.encode("ascii"))
         self._anchor = False
 
-    def of_rule(self, index: int, rule: Rule, *, any_logsource: bool) -> Witness | None:
-        """The witness of a rule, from its condition or its log source."""
+    def of_rule(self, index: int, rule: Rule, *, routed: bool) -> Witness | None:
+        """The witness of a rule, from its condition or (where events are `routed` by their log source) from that."""
         self._anchor = index in self._anchored
         options = [found for found in (self.witness(rule.condition, negated=False),) if found is not None]
-        if not any_logsource:
-            options.extend(self._source_signs(rule.logsource))
+        if routed:
+            words = self._form.words_of(rule.logsource)
+            if words is None:
+                return NEVER
+            options.extend(frozenset(map(literal, one)) for one in words if one)
         return self._cheapest(options)
-
-    def _source_signs(self, logsource: LogSource) -> Iterable[Witness]:
-        for source, words in self._form.source_signs.items():
-            if logsource == source and words:
-                yield frozenset(map(literal, words))
 
     def witness(self, condition: Condition, *, negated: bool) -> Witness | None:
         """What a line must hold for the condition (or, negated, for its opposite) to be true; None: nothing known."""
@@ -104,7 +102,7 @@ class Extractor:
             parts = [self.witness(part, negated=negated) for part in condition.parts]
             if isinstance(condition, And) is negated:
                 known = [part for part in parts if part is not None]
-            return frozenset[Pattern]().union(*known) if len(known) == len(parts) else None
+                return frozenset[Pattern]().union(*known) if len(known) == len(parts) else None
             paired = [] if negated else self._paired(condition.parts)
             return self._cheapest([*(part for part in parts if part is not None), *paired])
         return self._cheapest(self.options(condition, negated=negated))
@@ -130,7 +128,7 @@ class Extractor:
 
     # -- leaves ---------------------------------------------------------------------------------------------------
 
-    def options(self, leaf: Condition, *, negated: bool) -> Options:
+    def options(self, leaf: Condition, *, negated: bool) -> Options:  # noqa: PLR0911  # one return per kind
         """All the witnesses a leaf has."""
         if isinstance(leaf, Exists):
             return self._presence((leaf.field, *leaf.also)) if leaf.wanted is not negated else []
@@ -203,15 +201,18 @@ class Extractor:
         """Witnesses of a value that stands in the line as it is."""
         if isinstance(value, Text):
             runs = [run for text, _, _ in text_runs(value) for run in plain.findall(text)]
-            if plain is UNRESERVED:  # decoding writes a broken byte as \xhh: an x at the start may come from there
-                runs = [stripped for run in runs if (stripped := run.lstrip("xX"))]
+            if plain is UNRESERVED:
+                runs = [stripped for run in runs if (stripped := _without_x(run))]
             if not runs and plain is _PLAIN:
                 return [_spelled(text) for text, _, _ in text_runs(value) if not text.isascii()]
             return [frozenset({literal(run)}) for run in runs]
         if isinstance(value, Scalar) and not value.boolean:
             return [frozenset({literal(value.text)})] if plain.fullmatch(value.text) else []
-        if isinstance(value, Regex) and plain is _PLAIN:
-            return [frozenset(map(literal, found)) for found in required_literals(value.pattern, value.flags)]
+        if isinstance(value, Regex):
+            sets = [
+                [_longest(text, plain) for text in found] for found in required_literals(value.pattern, value.flags)
+            ]
+            return [frozenset(map(literal, found)) for found in sets if all(found)]
         return []
 
     def _keyword(self, value: Value) -> Options:
@@ -232,8 +233,7 @@ class Extractor:
         return [*options, *presence]
 
     def _json_texts(self, value: Value, *, anywhere: bool) -> Options:
-        """Witnesses of a value inside a JSON record; `anywhere`: also in a line that is no record, where nothing is
-        escaped."""
+        """Witnesses of a value in a JSON record; `anywhere`: also in a line that is no record and escapes nothing."""
         if isinstance(value, Text):
             return [found for run in text_runs(value) for found in _json_run(run, anywhere=anywhere)]
         if isinstance(value, Scalar):
@@ -250,6 +250,17 @@ class Extractor:
                 options.append(frozenset(patterns))
             return options
         return []
+
+
+def _without_x(run: str) -> str:
+    r"""Decoding writes a broken byte as `\xhh`: an x at the start may come from there, the digits are in the line."""
+    return run.lstrip("xX")
+
+
+def _longest(text: str, plain: re.Pattern[str]) -> str:
+    """The longest stretch of a text that stands in the line as it is; empty if there is none."""
+    runs = plain.findall(text)
+    return max(map(_without_x, runs) if plain is UNRESERVED else runs, key=len, default="")
 
 
 def exact_text(value: Value) -> str | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from breachwatch.model.event import LogSource
@@ -13,8 +13,9 @@ Words = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawForm:
-    r"""What a parser promises about the raw line behind an event. All of it is over-approximation-safe: to promise less
-    is always sound, to promise too much loses matches.
+    r"""What a parser promises about the raw line behind an event.
+
+    To promise less is always sound, to promise too much loses matches.
 
     The promises hold for lines that match none of `dirty`, hold no NUL and are valid UTF-8 with no character that folds
     into ASCII; all other lines are candidates for every rule.
@@ -37,8 +38,11 @@ class RawForm:
     """event.action and event.outcome together promise more than each alone."""
     sources: tuple[LogSource, ...] = ()
     """Log sources of events of this format; empty: any."""
-    source_signs: Mapping[LogSource, Words] = field(default_factory=dict)
-    """Words of which every line of this log source has one."""
+    words_of: Callable[[LogSource], tuple[Words, ...] | None] = field(default=lambda _source: ())
+    """For the log source that a rule wants: sets of words, of each of which a line of such a source has one; None if
+    no line of this form is of such a source."""
+    digits_fold: bool = False
+    """Numbers are read with `\\d` and `int`, which take the digits of other scripts too: such a line is dirty."""
     dirty: tuple[str, ...] = ()
     """Regular expressions (ASCII, case ignored, over one line): such a line is a candidate for every rule."""
 

@@ -29,7 +29,7 @@ _NANOSECONDS_FROM = 10**17
 
 _decoder = msgspec.json.Decoder()
 
-_DATASETS: Mapping[str, LogSource] = {
+DATASETS: Mapping[str, LogSource] = {
     "nginx.access": LogSource("nginx", "webserver", ""),
     "nginx.error": LogSource("nginx", "webserver", "error"),
     "apache.access": LogSource("apache", "webserver", ""),
@@ -148,7 +148,7 @@ def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     dataset = flat(record, "event.dataset")
     if not isinstance(dataset, str) or not dataset:
         return LogSource()
-    known = _DATASETS.get(dataset)
+    known = DATASETS.get(dataset)
     if known is not None:
         return known
     product, _, service = dataset[:128].partition(".")

@@ -5,10 +5,12 @@ Whoever adds a field to a parser adds it here: in doubt to `derived`, which prom
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from breachwatch.model import LogSource
 from breachwatch.model.rawform import RawForm, Words
+from breachwatch.parse.jsonlines import DATASETS
 
 _SU: Words = ("su:", "su[", "su(", "su-l", " su ")
 _GROUP: Words = ("to group", "to shadow group", "from group", "new group: ", "group added to")
@@ -55,7 +57,8 @@ ACTIONS: Mapping[str, Words] = {
     ),
     "user_deleted": ("delete user", "remove user", "removed user"),
     "account_message": (
-        "useradd", "adduser", "userdel", "usermod", "groupadd", "groupmod", "groupdel", "passwd", "chage", "chfn", "chsh",
+        "useradd", "adduser", "userdel", "usermod", "groupadd", "groupmod", "groupdel", "passwd", "chage", "chfn",
+        "chsh",
     ),
     "cron_command": ("cmd",),
     "cron_changed": ("replace", "delete", "reload", "end edit"),
@@ -108,6 +111,34 @@ _SSHD = LogSource("linux", "", "sshd")
 _SUDO = LogSource("linux", "", "sudo")
 _CRON = LogSource("linux", "", "cron")
 
+_PROGRAMS: Mapping[LogSource, tuple[Words, ...]] = {_SSHD: (("sshd",),), _SUDO: (("sudo",),), _CRON: (("cron",),)}
+
+
+def _program_words(wanted: LogSource) -> tuple[Words, ...] | None:
+    """A message of a program names it."""
+    return _PROGRAMS.get(wanted, ())
+
+
+_WORD = re.compile(r"[A-Za-z0-9_-]+")
+
+
+def _dataset_words(wanted: LogSource) -> tuple[Words, ...] | None:
+    """A record says in `event.dataset` what it is: `"linux.auditd"`, or one of the names that stand for another."""
+    mapped = tuple(f'"{name}"' for name, source in DATASETS.items() if _fits(wanted, source))
+    if wanted.category:
+        return (mapped,) if mapped else None
+    parts = [f'"{wanted.product}'] if wanted.product else []
+    parts += [f".{wanted.service}"] if wanted.service else []
+    if not all(_WORD.fullmatch(part[1:]) for part in parts):
+        return ()
+    return tuple((part, *mapped) for part in parts)
+
+
+def _fits(wanted: LogSource, given: LogSource) -> bool:
+    pairs = ((wanted.product, given.product), (wanted.category, given.category), (wanted.service, given.service))
+    return all(not name or name == other for name, other in pairs)
+
+
 TEXT = RawForm(
     name="text",
     exact=_TEXT_EXACT,
@@ -128,9 +159,10 @@ TEXT = RawForm(
         LogSource("apache", "webserver", ""),
         LogSource("apache", "webserver", "error"),
     ),
-    source_signs={_SSHD: ("sshd",), _SUDO: ("sudo",), _CRON: ("cron",)},
+    words_of=_program_words,
     # what may be JSON, an empty line, and lines that stand for the line before them
-    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"\n\r*\n", "repeated"),
+    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated"),
+    digits_fold=True,
 )
 """Syslog, access and error logs."""
 
@@ -141,7 +173,13 @@ JSON = RawForm(
         "log.file.path", "log.offset", "log.flags", "host.name", "event.kind", "error.message", "@timestamp",
     }),
     # characters written as escapes (control characters aside, which no literal holds), and lines that are no objects
-    dirty=(r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)", r"^[\x00-\x09\x0b-\x20]*[^\x00-\x20{]", r"\n\r*\n"),
+    dirty=(
+        r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)",
+        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x20{]",
+        r"^\r*\n",
+        "__realtime_timestamp",  # `auto` reads these as records of the journal
+    ),
+    words_of=_dataset_words,
 )  # fmt: skip
 """JSON records."""
 
@@ -158,6 +196,6 @@ FORMS: Mapping[str, RawForm] = {
 _TIME_KEYS = (b'timestamp"', b'"time"', b'"ts"', b'"date"', b'"eventTime"', b"\\u")
 
 
-def may_tell_time(log_format: str, data: bytes) -> bool:
-    """False if none of these lines has a time of its own: they leave a parser's memory as it is."""
-    return log_format != "json" or any(key in data for key in _TIME_KEYS)
+def may_tell_time(log_format: str, data: bytes, start: int, stop: int) -> bool:
+    """False if no line there has a time of its own: such lines leave a parser's memory as it is."""
+    return log_format != "json" or any(data.find(key, start, stop) >= 0 for key in _TIME_KEYS)
