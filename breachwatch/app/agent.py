@@ -7,6 +7,7 @@ imports the hub's libraries: it has to stay small. Under `breachwatch run` it gi
 from __future__ import annotations
 
 import ctypes
+import resource
 import signal
 import sys
 import threading
@@ -29,11 +30,13 @@ from breachwatch.errors import BreachWatchError
 from breachwatch.model import Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
-from breachwatch.watch.files import LogFiles
+from breachwatch.watch.files import Claims, LogFiles, LogSpec
+from breachwatch.watch.framing import Framing
 from breachwatch.watch.integrity import Integrity
 from breachwatch.watch.journal import Journal
+from breachwatch.watch.names import folders
 from breachwatch.watch.source import Source
-from breachwatch.watch.wake import LogWake
+from breachwatch.watch.wake import Wake
 
 POLL_S = 1.0
 """How long the agent sleeps at most when no kernel event wakes it (network file systems send none)."""
@@ -41,8 +44,15 @@ POLL_S = 1.0
 BATCH_BYTES = 1 << 20
 """Read per source and commit; bounds memory and the work a crash repeats."""
 
+COMMIT_S = 1.0
+"""How often progress without a match is stored."""
+
 HEARTBEAT_S = 60.0
 """How often the hub and the fleet hear that this host is watched."""
+
+IDLE_WAKES = 3
+IDLE_PAUSE_S = 0.02
+"""A neighbour that writes all the time must not keep the agent looking at logs that do not grow."""
 
 CLONE_NEWNET = 0x40000000
 """unshare(2): a network namespace of its own, that is none."""
@@ -55,6 +65,11 @@ class LogSettings:
     path: str
     format: str = "auto"
     tz: str = "UTC"
+    exclude: tuple[str, ...] = ()
+    rotated: tuple[str, ...] = ()
+    encoding: str = "auto"
+    record_start: str = ""
+    from_start: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,14 +108,19 @@ class Agent:
         self._store = store
         self._clock = clock
         self._notes: list[Signal] = []
+        self._signals: list[Signal] = []
+        self._next_commit = 0.0
         self._wake = StateLayout(Path(settings.state_directory)).wake
         self._told = False
+        self._alarmed: set[str] = set()
         rules = self._load_rules()
         detector = Detector(rules)
         if (saved := store.correlation_state()) is not None:
             detector.restore(saved)
         self._saved_state = saved
         self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
+        if not self._pipeline.is_prefiltering:
+            self.note("prefilter_absent", "neither hyperscan nor ahocorasick_rs is installed: every line is read")
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_alive = 0.0
@@ -120,8 +140,9 @@ class Agent:
     def _open_sources(self) -> list[WatchedSource]:
         settings, known = self._settings, self._store.checkpoints()
         watched: list[WatchedSource] = []
+        claims: Claims = {}
         for log in settings.logs:
-            files = LogFiles([log.path], known, clock=self._clock, max_line_bytes=settings.max_line_bytes)
+            files = LogFiles(_spec(log, settings.max_line_bytes), known, clock=self._clock, claims=claims)
             watched.append(WatchedSource(files, SourceFormat(format=log.format, tz=ZoneInfo(log.tz))))
         if settings.journal:
             journal = Journal(known.get("journal"), clock=self._clock, units=settings.journal_units)
@@ -142,9 +163,16 @@ class Agent:
         self._notes.append(daemon_signal(action, detail, host=self._settings.host, at_utc=self._clock.now()))
 
     def tick(self) -> int:
-        """Poll every source once and commit what came; returns the number of things seen. Raises: StoreError."""
+        """Poll every source once; returns the number of things seen. Raises: StoreError.
+
+        Matches are committed at once, with the state of correlations and how far every source was read. Where nothing
+        matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
+        """
         seen = sum(self._tick_source(watched) for watched in self._sources)
         self._beat()
+        self._tell_differences()
+        if self._signals or self._clock.monotonic() >= self._next_commit:
+            self.commit()
         if self._notes:
             notes, self._notes = self._notes, []
             self._store.commit(signals=notes, checkpoints=())
@@ -156,25 +184,33 @@ class Agent:
 
     def _tick_source(self, watched: WatchedSource) -> int:
         seen = 0
-        signals: list[Signal] = []
         for item in watched.source.poll(BATCH_BYTES):
             seen += 1
-            signals.extend(self._pipeline.signals(item, watched.how))
-        progress = watched.source.progress()
-        if not (seen or progress.checkpoints or progress.forgotten or progress.baseline or progress.baseline_deleted):
-            return 0
+            self._signals.extend(self._pipeline.signals(item, watched.how))
+        return seen
+
+    def commit(self) -> None:
+        """Store what was found, and how far that came, in one transaction. Raises: StoreError."""
+        self._next_commit = self._clock.monotonic() + COMMIT_S
+        progress = [watched.source.progress() for watched in self._sources]
+        checkpoints = [item for moved in progress for item in moved.checkpoints]
+        forgotten = [key for moved in progress for key in moved.forgotten]
+        baseline = [record for moved in progress for record in moved.baseline]
+        deleted = [path for moved in progress for path in moved.baseline_deleted]
+        if not (self._signals or checkpoints or forgotten or baseline or deleted):
+            return
         state = self._pipeline.detector.snapshot()
+        signals, self._signals = self._signals, []
         self._store.commit(
             signals=signals,
-            checkpoints=progress.checkpoints,
-            forgotten=progress.forgotten,
+            checkpoints=checkpoints,
+            forgotten=forgotten,
             correlation_state=None if state == self._saved_state else state,
-            baseline=progress.baseline,
-            baseline_deleted=progress.baseline_deleted,
+            baseline=baseline,
+            baseline_deleted=deleted,
         )
         self._saved_state = state
         self._told = self._told or bool(signals)
-        return seen
 
     def _beat(self) -> None:
         now_s = self._clock.monotonic()
@@ -187,8 +223,16 @@ class Agent:
             detail = (
                 f"lines={self._pipeline.lines} events={self._pipeline.events}"
                 f" evictions={detector.evictions} late={detector.late}"
+                f" candidates={self._pipeline.candidates} sampled={self._pipeline.sampler.lines}"
+                f" differences={self._pipeline.sampler.differences}"
             )
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
+
+    def _tell_differences(self) -> None:
+        """An alarm for each rule that the engine would have missed in a sampled line; the match itself was made."""
+        for rule in self._pipeline.sampler.missed.keys() - self._alarmed:
+            self._alarmed.add(rule)
+            self.note("engine_differs", f"rule {rule}: found by the reference only; report this as an error")
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
@@ -210,14 +254,31 @@ class Agent:
         self._pipeline.detector = detector
         self.note("rules_reloaded", f"{len(rules.rules)} rules, {len(rules.correlations)} correlations")
 
-    def directories(self) -> list[Path]:
-        """Where log files lie, for kernel wake-ups."""
-        return sorted({Path(log.path).parent for log in self._settings.logs if "*" not in str(Path(log.path).parent)})
+    def names_changed(self) -> None:
+        """Files came, went or were renamed: look now."""
+        for watched in self._sources:
+            if isinstance(watched.source, LogFiles):
+                watched.source.hint()
+
+    def folders(self) -> set[Path]:
+        """Where log files lie now, for kernel wake-ups."""
+        return {folder for log in self._settings.logs for folder in folders(log.path)}
 
     def close(self) -> None:
         """Release files and watches; nothing is lost, the store knows how far we came."""
         for watched in self._sources:
             watched.source.close()
+
+
+def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
+    return LogSpec(
+        pattern=log.path,
+        exclude=log.exclude,
+        rotated=log.rotated,
+        framing=Framing(log.encoding, log.record_start),
+        from_start=log.from_start,
+        max_line_bytes=max_line_bytes,
+    )
 
 
 def leave_network() -> bool:
@@ -226,34 +287,53 @@ def leave_network() -> bool:
     return bool(libc.unshare(CLONE_NEWNET) == 0)
 
 
-def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.Event, wake: threading.Event) -> None:
+def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.Event, wake: Wake) -> None:
     """Run until `stop`. Raises: StoreError (disk full, foreign state), ConfigError."""
     clock = SystemClock()
     layout = prepare_state(Path(settings.state_directory))
+    allow_many_files()
     store = SqliteAgentStore(layout.agent_db, owner=True)
     try:
         agent = Agent(settings, store, clock)
         if settings.without_network:
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
-        wake_source = LogWake(agent.directories(), wake.set)
         try:
             _loop(agent, stop=stop, reload=reload, wake=wake)
+            agent.commit()
         finally:
-            wake_source.close()
             agent.close()
     finally:
         store.close()
 
 
-def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake: threading.Event) -> None:
+def allow_many_files() -> None:
+    """Raise the soft limit of open files as far as the hard one: every watched log is one."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake: Wake) -> None:
+    unwatched: dict[Path, str] = {}
+    idle = 0
     while not stop.is_set():
         if reload.is_set():
             reload.clear()
             agent.reload_rules()
-        wake.clear()
-        if agent.tick() == 0:
-            wake.wait(POLL_S)
+        if wake.names_changed:
+            wake.names_changed = False
+            agent.names_changed()
+            failed = wake.watch(agent.folders())
+            for folder in failed.keys() - unwatched.keys():
+                agent.note("folder_polled", f"{folder}: {failed[folder]}; it is looked at every {POLL_S:.0f} s")
+            unwatched = failed
+        if agent.tick():
+            idle = 0
+        else:
+            # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
+            idle = idle + 1 if wake.wait(POLL_S) else 0
+            if idle > IDLE_WAKES:
+                stop.wait(IDLE_PAUSE_S)
 
 
 def _on_signals(**handlers: Callable[[], None]) -> None:
@@ -267,7 +347,7 @@ def _on_signals(**handlers: Callable[[], None]) -> None:
 def main() -> int:
     """Entry point of the child process: settings as JSON on standard input."""
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=AgentSettings)
-    stop, reload, wake = threading.Event(), threading.Event(), threading.Event()
+    stop, reload, wake = threading.Event(), threading.Event(), Wake()
 
     def halt() -> None:
         stop.set()

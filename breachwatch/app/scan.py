@@ -14,14 +14,16 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.selector import Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
-from breachwatch.watch.archive import read_lines
+from breachwatch.model import Block, Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.watch.archive import read_pieces
 
 JsonObject = dict[str, object]
 
-_ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.gz)?$")
+_ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +37,8 @@ class ScanOptions:
     logsource: LogSource | None = None
     any_logsource: bool = False
     with_events: bool = False
+    prefilter: bool = True
+    """Read only lines that a rule may match; the matches are the same without."""
     max_line_bytes: int = 65_536
 
 
@@ -46,6 +50,8 @@ class ScanTotals:
     lines: int = 0
     bytes: int = 0
     events: int = 0
+    candidates: int = 0
+    """Lines that the prefilter let through."""
     matches: int = 0
     gaps: int = 0
     incidents: int = 0
@@ -61,10 +67,12 @@ class Scan:
     options: ScanOptions
     totals: ScanTotals = field(default_factory=ScanTotals)
     _book: IncidentBook = field(default_factory=IncidentBook)
+    _selector: Selector | None = None
 
     def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[JsonObject]:
         """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
         started, cpu = time.perf_counter(), time.process_time()
+        self._selector = Selector(self.rules)
         for group in rotation_groups(expand(inputs)):
             detector = Detector(self.rules, any_logsource=self.options.any_logsource)
             for item in group:
@@ -78,21 +86,38 @@ class Scan:
 
     def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[JsonObject]:
         options = self.options
-        pipeline = Pipeline(host=options.host, detector=detector, now=_reference(item))
+        pipeline = Pipeline(
+            host=options.host,
+            detector=detector,
+            now=_reference(item),
+            prefilter=options.prefilter and not options.with_events,
+            selector=self._selector,
+            sampler=Sampler(every=0),
+        )
         how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
         self.totals.files += 1
-        for seen in read_lines(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
+        for seen in read_pieces(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
+            self._count(seen)
             if isinstance(seen, Gap):
-                self.totals.gaps += 1
                 yield gap_object(seen)
-            else:
+            yield from self._detect(pipeline, seen, how)
+        self.totals.events += pipeline.events
+        self.totals.candidates += pipeline.candidates
+
+    def _count(self, seen: Block | RawLine | Gap) -> None:
+        match seen:
+            case Gap():
+                self.totals.gaps += 1
+            case Block():
+                lines = seen.data.count(b"\n")
+                self.totals.lines += lines
+                self.totals.bytes += len(seen.data) - lines
+            case RawLine():
                 self.totals.lines += 1
                 self.totals.bytes += seen.length_bytes or len(seen.data)
-            yield from self._detect(pipeline, seen, how)
 
-    def _detect(self, pipeline: Pipeline, seen: RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
+    def _detect(self, pipeline: Pipeline, seen: Block | RawLine | Gap, how: SourceFormat) -> Iterator[JsonObject]:
         for event, matches in pipeline.matches(seen, how):
-            self.totals.events += 1
             if self.options.with_events:
                 yield {"kind": "event", **event_object(event)}
             for match in matches:

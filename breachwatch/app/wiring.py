@@ -15,6 +15,7 @@ from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
 from breachwatch.audit.keys import load_or_create_signer
 from breachwatch.audit.log import TransparencyLog
+from breachwatch.config.sections import LogSection
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.errors import ApprovalError
@@ -35,7 +36,7 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
     return AgentSettings(
         state_directory=os.fspath(settings.state.directory),
         host=settings.host.name,
-        logs=tuple(LogSettings(path=str(log.path), format=log.format, tz=log.tz) for log in settings.watch.logs),
+        logs=tuple(_log(log) for log in settings.watch.logs),
         max_line_bytes=settings.watch.max_line_bytes,
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
@@ -47,6 +48,19 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         placeholders=settings.rules.placeholders,
         retention_days=settings.state.signal_retention_days,
         without_network=without_network,
+    )
+
+
+def _log(log: LogSection) -> LogSettings:
+    return LogSettings(
+        path=log.path,
+        format=log.format,
+        tz=log.tz,
+        exclude=log.exclude,
+        rotated=tuple(str(folder) for folder in log.rotated),
+        encoding=log.encoding,
+        record_start=log.record_start,
+        from_start=log.from_start,
     )
 
 

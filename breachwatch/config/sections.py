@@ -41,6 +41,32 @@ def _http_address(url: str) -> str:
     return url
 
 
+def _known_encoding(name: str) -> str:
+    if name == "auto":
+        return name
+    try:
+        line_feed = "A\n".encode(name)
+    except (LookupError, UnicodeError) as error:
+        raise ValueError(f"unknown encoding {name!r}; for example auto, utf-16-le, latin-1, cp1252") from error
+    if line_feed not in (b"A\n", b"A\0\n\0", b"\0A\0\n"):
+        raise ValueError(f"{name!r} cannot be read line by line; utf-16 needs -le or -be, or auto")
+    return name
+
+
+def _record_start(pattern: str) -> str:
+    import re2
+
+    options = re2.Options()
+    options.log_errors = False
+    try:
+        re2.compile(pattern.encode(), options)
+    except re2.error as error:
+        raise ValueError(f"not an expression that RE2 runs: {error}") from error
+    return pattern
+
+
+LogEncoding = Annotated[str, AfterValidator(_known_encoding)]
+RecordStart = Annotated[str, Field(max_length=512), AfterValidator(_record_start)]
 Zone = Annotated[str, AfterValidator(_known_zone)]
 Folder = Annotated[Path, AfterValidator(_existing_folder)]
 ExistingFile = Annotated[Path, AfterValidator(_existing_file)]
@@ -69,11 +95,22 @@ class HostSection(Section):
 
 
 class LogSection(Section):
-    """One log: path or glob, format, time zone of lines that name none."""
+    """One log: path, glob (`**` for any depth) or folder, and how its lines are read."""
 
     path: str = Field(min_length=1)
     format: str = "auto"
     tz: Zone = "UTC"
+    """Of times that name none."""
+    exclude: tuple[str, ...] = ()
+    """Globs of names or paths that a glob or folder leaves out."""
+    rotated: tuple[Path, ...] = ()
+    """Folders that rotation moves files to (logrotate's `olddir`)."""
+    encoding: LogEncoding = "auto"
+    """`auto` is UTF-8 unless a byte order mark says otherwise."""
+    record_start: RecordStart = ""
+    """RE2 expression that the first line of a record of several lines begins with."""
+    from_start: bool = True
+    """On the very first start: read what is already there, or only what comes."""
 
 
 class JournalSection(Section):

@@ -88,6 +88,18 @@ class Checkpoint:
     tail: bytes = b""
     """Up to 64 bytes right before `offset`."""
     cursor: str = ""
+    born_ns: int = 0
+    """The file's birth, where the file system tells: inode numbers are used again."""
+    changed_ns: int = 0
+    """The file's last change when it was last looked at."""
+    seals: bytes = b""
+    """Hashes of what was read: a later change of it shows."""
+    rotated: bool = False
+    """It had lost its name and was read to its end: if it is gone, rotation deleted it."""
+    newest_ns: int = 0
+    """The newest change of all lives of this log that were read to their end."""
+    finished: tuple[tuple[str, int, int], ...] = ()
+    """(head hash, head length, size) of lives that were read to their end: their copies are nothing new."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

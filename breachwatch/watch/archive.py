@@ -1,115 +1,247 @@
-"""Files, .gz archives and standard input read once from beginning to end, for `scan` and for rotated archives."""
+"""Files, archives and standard input read once from beginning to end, for `scan` and for rotated logs."""
 
 from __future__ import annotations
 
+import bz2
 import gzip
+import lzma
 import zlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from breachwatch.errors import WatchError
-from breachwatch.model import Gap, RawLine
+from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
-from breachwatch.watch.fingerprint import generation_of
+from breachwatch.watch.fingerprint import HEAD_BYTES, TAIL_BYTES, head_hash
+from breachwatch.watch.framing import Framing
+from breachwatch.watch.lines import Cutter, Piece, chunk_size
 from breachwatch.watch.source import display
 
-CHUNK_BYTES = 1 << 20
-GZIP_MAGIC = b"\x1f\x8b"
+PACKED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
+"""What logrotate's `compresscmd` makes in practice."""
+
+MAGIC = {b"\x1f\x8b": "gzip", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"BZh": "bzip2"}
+MAGIC_BYTES = 6
+
+XZ_MEMORY = 128 << 20
+"""An .xz header may ask for gigabytes of dictionary; `xz -9` needs 65 MB."""
+
+ZSTD_WINDOW = 128 << 20
+"""The same for .zst; `zstd -19` needs 8 MB, `--long` 128 MB."""
 
 
-def read_lines(item: Path | BinaryIO, *, max_line_bytes: int, clock: Clock) -> Iterator[RawLine | Gap]:
-    """Every line of a file (plain or .gz) or stream; the last one counts without a line end too.
+def packing_of(head: bytes) -> str | None:
+    """How a file that begins like this is compressed; None if it is not."""
+    return next((name for magic, name in MAGIC.items() if head.startswith(magic)), None)
 
-    `offset` is the byte offset in the unpacked file. A damaged archive gives what was readable, then a Gap.
+
+def unpacked(file: BinaryIO) -> BinaryIO:
+    """The content of an open file that may be compressed. Several members or frames in a row are one content."""
+    packing = packing_of(file.read(MAGIC_BYTES))
+    file.seek(0)
+    match packing:
+        case "gzip":
+            return cast("BinaryIO", gzip.GzipFile(fileobj=file))
+        case "bzip2":
+            return cast("BinaryIO", bz2.BZ2File(file))
+        case "xz":
+            return cast("BinaryIO", _Xz(file))
+        case "zstd":
+            import zstandard
+
+            reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
+            return cast("BinaryIO", reader.stream_reader(file, read_across_frames=True, closefd=False))
+    return file
+
+
+class _Xz:
+    """An .xz stream with bounded memory: LZMAFile knows no limit."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._decoder = lzma.LZMADecompressor(memlimit=XZ_MEMORY)
+        self._rest = b""
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; b"" at the end. Raises: EOFError, lzma.LZMAError."""
+        while True:
+            if self._decoder.eof:
+                left = (self._decoder.unused_data + self._file.read(1 << 16)).lstrip(b"\0")
+                if not left:
+                    return b""
+                self._decoder, self._rest = lzma.LZMADecompressor(memlimit=XZ_MEMORY), left
+            if self._decoder.needs_input and not self._rest:
+                self._rest = self._file.read(1 << 16)
+                if not self._rest:
+                    raise EOFError("compressed file ended before the end-of-stream marker was reached")
+            packed, self._rest = self._rest, b""
+            if data := self._decoder.decompress(packed, size):
+                return data
+
+
+def _damage() -> tuple[type[Exception], ...]:
+    """What a damaged archive raises. `zstandard` is loaded only where a .zst is read."""
+    import sys
+
+    errors: tuple[type[Exception], ...] = (EOFError, zlib.error, gzip.BadGzipFile, lzma.LZMAError, OSError)
+    if (zstandard := sys.modules.get("zstandard")) is not None:
+        errors += (zstandard.ZstdError,)
+    return errors
+
+
+class PackedTail:
+    """One finished life of a log in a compressed file (or any stream), read in portions from a checkpoint on."""
+
+    def __init__(
+        self,
+        stream: BinaryIO,
+        known: Checkpoint,
+        *,
+        clock: Clock,
+        max_line_bytes: int,
+        framing: Framing,
+        file: BinaryIO | None = None,
+    ) -> None:
+        self.done = False
+        self.changed = True
+        self.source = self.name = known.source
+        self.identity = (known.device, known.inode)
+        self._file = file
+        self._stream = stream
+        self._known = known
+        self._clock = clock
+        self._at = 0
+        self._head = b""
+        self._before = b""
+        self._rest = b""
+        self._chunk = chunk_size(max_line_bytes)
+        self._cutter = Cutter(
+            known.source, clock=clock, max_line_bytes=max_line_bytes, framing=framing, offset=known.offset,
+            generation=known.generation,
+        )  # fmt: skip
+
+    def pieces(self, budget_bytes: int) -> Iterator[Piece]:
+        """The next pieces, for about so many bytes; `done` after the last. Damage becomes a Gap."""
+        left = budget_bytes
+        while left > 0 and not self.done:
+            wanted = min(self._chunk, self._known.offset - self._at) if self._at < self._known.offset else self._chunk
+            try:
+                chunk = self._stream.read(wanted)
+            except _damage() as error:
+                yield from self._finish()
+                why = f"the archive is damaged after byte {self._cutter.offset}: {str(error)[:200]}"
+                yield self._gap("unreadable", why)
+                return
+            left -= len(chunk)
+            if not chunk:
+                yield from self._finish()
+            elif self._at < self._known.offset:
+                yield from self._skip(chunk)
+            else:
+                yield from self._take(chunk)
+
+    def has_lines(self) -> bool:
+        """True until it was read to its end."""
+        return not self.done
+
+    def _skip(self, chunk: bytes) -> Iterator[Piece]:
+        if self._at == 0:
+            self._head = chunk[:HEAD_BYTES]
+            self._cutter.sniff(chunk[:4])
+        self._at += len(chunk)
+        self._before = (self._before + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
+        if self._at == self._known.offset and not self._before.endswith(self._known.tail):
+            yield self._gap("rewritten", f"the archive is not what was read before byte {self._known.offset}")
+
+    def _take(self, chunk: bytes) -> Iterator[Piece]:
+        if self._at == 0:
+            self._head = chunk[:HEAD_BYTES]
+        self._at += len(chunk)
+        data = self._rest + chunk if self._rest else chunk
+        pieces, used = self._cutter.cut(data)
+        self.changed = True
+        self._before = (self._before + data[max(0, used - TAIL_BYTES) : used])[-TAIL_BYTES:]
+        self._rest = data[used:]
+        yield from pieces
+
+    def _finish(self) -> Iterator[Piece]:
+        self.done = True
+        if self._at < self._known.offset:
+            yield self._gap("rewritten", f"the archive ends before byte {self._known.offset}, which was read before")
+        if self._rest:
+            pieces, used = self._cutter.cut(self._rest, flush=True)
+            self._rest = self._rest[used:]
+            yield from pieces
+        yield from self._cutter.last_words(self._rest, len(self._rest))
+        self._rest = b""
+
+    def checkpoint(self) -> Checkpoint:
+        """How far lines were taken; the file's identity stays the one it was found by."""
+        if self._at <= self._known.offset:
+            return self._known
+        head = self._head[: min(HEAD_BYTES, self._cutter.safe)]
+        return replace(
+            self._known,
+            offset=self._cutter.safe,
+            generation=self._cutter.generation,
+            head_hash=head_hash(head),
+            head_len=len(head),
+            tail=self._before if self._cutter.safe == self._cutter.offset else b"",
+        )
+
+    def _gap(self, reason: str, detail: str) -> Gap:
+        return Gap(source=self._known.source, reason=reason, at_utc=self._clock.now(), detail=detail)
+
+    def close(self) -> None:
+        """Release the file it opened."""
+        if self._file is not None:
+            self._file.close()
+
+
+def packed_head(path: Path, length: int) -> bytes | None:
+    """The first bytes of a compressed file's content, fewer if it is shorter; None if it is none, or damaged there."""
+    try:
+        with path.open("rb") as file:
+            if packing_of(file.read(MAGIC_BYTES)) is None:
+                return None
+            file.seek(0)
+            stream, head = unpacked(file), b""
+            while len(head) < length and (more := stream.read(length - len(head))):
+                head += more
+            return head
+    except OSError:
+        return None
+    except _damage():
+        return None
+
+
+def read_pieces(
+    item: Path | BinaryIO, *, max_line_bytes: int, clock: Clock, framing: Framing | None = None
+) -> Iterator[Piece]:
+    """All of a file (plain or compressed) or stream; the last line counts without a line end too.
+
+    Offsets count in the unpacked content. A damaged archive gives what was readable, then a Gap.
 
     Raises: WatchError when the file cannot be opened.
     """
+    how = framing or Framing()
     if not isinstance(item, Path):
-        yield from lines_of(item, "stdin", clock=clock, max_line_bytes=max_line_bytes)
+        known = Checkpoint(source="stdin")
+        yield from _whole(PackedTail(item, known, clock=clock, max_line_bytes=max_line_bytes, framing=how))
         return
     source = display(str(item))
     try:
         with item.open("rb") as file:
-            packed = file.read(len(GZIP_MAGIC)) == GZIP_MAGIC
-            file.seek(0)
-            stream: BinaryIO = gzip.GzipFile(fileobj=file) if packed else file  # type: ignore[assignment]
-            yield from lines_of(stream, source, clock=clock, max_line_bytes=max_line_bytes)
+            known = Checkpoint(source=source)
+            yield from _whole(
+                PackedTail(unpacked(file), known, clock=clock, max_line_bytes=max_line_bytes, framing=how)
+            )
     except OSError as error:
         raise WatchError(f"cannot be read: {error.strerror or error}", source=source) from error
 
 
-def lines_of(
-    stream: BinaryIO | gzip.GzipFile,
-    source: str,
-    *,
-    clock: Clock,
-    max_line_bytes: int,
-    offset: int = 0,
-    generation: str = "",
-) -> Iterator[RawLine | Gap]:
-    """Cut a stream into lines, in bounded memory."""
-    cutter = _Cutter(source, clock, max_line_bytes, offset, generation)
-    while True:
-        try:
-            chunk = stream.read(CHUNK_BYTES)
-        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-            yield from cutter.finish()
-            yield cutter.gap("unreadable", None, f"the archive is damaged after byte {cutter.offset}: {error}")
-            return
-        if not chunk:
-            yield from cutter.finish()
-            return
-        yield from cutter.feed(chunk)
-
-
-class _Cutter:
-    """Lines out of chunks; keeps at most one line's head of memory."""
-
-    def __init__(self, source: str, clock: Clock, max_line_bytes: int, offset: int, generation: str) -> None:
-        self.offset = offset
-        self._source = source
-        self._clock = clock
-        self._max = max_line_bytes
-        self._generation = generation
-        self._head = b""
-        self._length = 0
-
-    def feed(self, chunk: bytes) -> Iterator[RawLine | Gap]:
-        """Complete lines that end in this chunk."""
-        *ended, rest = chunk.split(b"\n")
-        for piece in ended:
-            yield from self._emit(piece, ended_by=1)
-        self._keep(rest)
-
-    def finish(self) -> Iterator[RawLine | Gap]:
-        """The last line, if it has no line end."""
-        if self._length:
-            yield from self._emit(b"", ended_by=0)
-
-    def _keep(self, piece: bytes) -> None:
-        self._length += len(piece)
-        if len(self._head) < self._max + 1:
-            self._head += piece[: self._max + 1 - len(self._head)]
-
-    def _emit(self, piece: bytes, *, ended_by: int) -> Iterator[RawLine | Gap]:
-        self._keep(piece)
-        data, length = self._head[: self._max].removesuffix(b"\r"), self._length
-        if not self._generation:
-            self._generation = generation_of(data)
-        yield RawLine(
-            source=self._source,
-            data=data,
-            offset=self.offset,
-            generation=self._generation,
-            length_bytes=length,
-            is_partial=not ended_by,
-        )
-        if length > self._max:
-            yield self.gap("line_cut", length - self._max, f"line at byte {self.offset} has {length} bytes")
-        self.offset += length + ended_by
-        self._head, self._length = b"", 0
-
-    def gap(self, reason: str, lost_bytes: int | None, detail: str) -> Gap:
-        """A record of what could not be seen."""
-        return Gap(source=self._source, reason=reason, at_utc=self._clock.now(), lost_bytes=lost_bytes, detail=detail)
+def _whole(tail: PackedTail) -> Iterator[Piece]:
+    while not tail.done:
+        yield from tail.pieces(1 << 24)

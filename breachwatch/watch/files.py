@@ -1,68 +1,124 @@
-"""Log files by path and glob, through rotation: a `Source`."""
+"""Log files by path, glob and folder, through every kind of rotation: a `Source`."""
 
 from __future__ import annotations
 
-import glob
-import gzip
+import math
 import os
 import stat
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from fnmatch import fnmatchcase
-from pathlib import Path
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
-from breachwatch.model import Checkpoint, Gap, RawLine
+from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
-from breachwatch.watch.archive import lines_of
-from breachwatch.watch.fingerprint import ReadAt, is_same_content
+from breachwatch.watch.archive import PackedTail
+from breachwatch.watch.framing import Framing
+from breachwatch.watch.history import REMEMBERED_LIVES, History
+from breachwatch.watch.lines import Piece
+from breachwatch.watch.lives import SECOND_NS, Lives, Tail
+from breachwatch.watch.names import Listing, is_rotated_from, matching, names, stem_of
+from breachwatch.watch.second_look import SecondLooks
 from breachwatch.watch.source import Progress, checkpoint_key, display
-from breachwatch.watch.tail import FileTail
+from breachwatch.watch.tail import FileTail, is_other_file
 
 REDISCOVER_S = 1.0
 """How often names are looked up again without a hint from the kernel."""
 
 ROTATED_GRACE_S = 5.0
-"""A rotated file is read until it was quiet for so long: writers keep their old descriptor for a while."""
+"""A deleted file is read until it was quiet for so long: writers keep their old descriptor for a while."""
 
-OPEN_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
+ROTATED_KEEP_S = 3_600.0
+"""A rotated file that still has a name is read on for so long: some daemons reopen their log late."""
+
+ROTATED_KEEP = 3
+"""But no more than so many of one log."""
+
+UNWATCHED_S = 10.0
+"""For so long after a rotation neighbours are looked at: a compressor may just be writing one."""
 
 MIN_SHARE_BYTES = 64 * 1024
 """Every file gets at least this much of a poll, so that one huge file starves no other."""
 
+Claims = dict[tuple[int, int], object]
+"""(device, inode) to the source that reads it: two patterns that name one file read it once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogSpec:
+    """What the settings say about one entry of `watch.logs`."""
+
+    pattern: str
+    exclude: tuple[str, ...] = ()
+    rotated: tuple[str, ...] = ()
+    """Folders that rotation moves files to (logrotate's `olddir`)."""
+    framing: Framing = field(default_factory=Framing)
+    from_start: bool = True
+    max_line_bytes: int = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """Neighbours of a log are looked at until then, if they were changed since."""
+
+    until_s: float
+    since_ns: int
+
 
 class LogFiles:
-    """All files that match some patterns. Identity is device, inode and content, never the name."""
+    """All files of one entry. Identity is device, inode and content, never the name."""
 
     def __init__(
-        self,
-        patterns: Sequence[str],
-        checkpoints: Mapping[str, Checkpoint],
-        *,
-        clock: Clock,
-        max_line_bytes: int = 65_536,
-        from_start: bool = True,
+        self, spec: LogSpec, checkpoints: Mapping[str, Checkpoint], *, clock: Clock, claims: Claims | None = None
     ) -> None:
-        self.name = ", ".join(patterns)
-        self._patterns = list(patterns)
+        self.name = spec.pattern
+        self._spec = spec
         self._clock = clock
-        self._max = max_line_bytes
-        self._from_start = from_start
+        self._claims: Claims = {} if claims is None else claims
+        self._lives = Lives(
+            clock=clock, framing=spec.framing, max_line_bytes=spec.max_line_bytes, elsewhere=spec.rotated
+        )
+        self._paths: dict[str, str] = {}
         self._current: dict[str, FileTail] = {}
         self._rotated: list[FileTail] = []
+        self._packed: list[PackedTail] = []
+        self._histories: dict[str, History] = {}
+        self._sources_by_stem: dict[str, list[str]] = {}
+        self._orphans: dict[str, list[Checkpoint]] = {}
+        self._unsaved: list[Checkpoint] = []
         self._known = self._of_ours(checkpoints)
-        self._claimed = {(known.device, known.inode) for rows in self._known.values() for known in rows}
-        self._unreadable: dict[str, str] = {}
+        self._is_first_start = not self._known
         self._forgotten: list[str] = []
+        self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
-        self._archives: list[Iterator[RawLine | Gap]] = []
+        self._looks: dict[str, _Look] = {}
+        self._looked_ns: float = max(
+            (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
+        )
         self._next_discovery = 0.0
+        self._second_look = SecondLooks(clock)
+        self._listing = Listing()
+        """Names around the logs as this round of discovery found them."""
 
     def _of_ours(self, checkpoints: Mapping[str, Checkpoint]) -> dict[str, list[Checkpoint]]:
         ours: dict[str, list[Checkpoint]] = {}
         for key, known in checkpoints.items():
-            if "\0" in key and any(_matches(known.source, pattern) for pattern in self._patterns):
+            if "\0" in key and names(known.source, self._spec.pattern):
                 ours.setdefault(known.source, []).append(known)
+                self._history(known.source).learn(known)
         return ours
+
+    def _history(self, source: str) -> History:
+        history = self._histories.get(source)
+        if history is None:
+            history = self._histories[source] = History()
+            self._sources_by_stem.setdefault(stem_of(source), []).append(source)
+        return history
+
+    def _path_of(self, source: str) -> str:
+        return self._paths.get(source, source)
+
+    def _all(self) -> list[Tail]:
+        return [*self._packed, *self._rotated, *self._current.values()]
 
     # -- polling --------------------------------------------------------------------------------------------------
 
@@ -70,64 +126,121 @@ class LogFiles:
         """The kernel said that names changed: look before the next second."""
         self._next_discovery = 0.0
 
-    def poll(self, budget_bytes: int) -> Iterator[RawLine | Gap]:
-        """New lines of all files, older files first."""
+    def poll(self, budget_bytes: int) -> Iterator[Piece]:
+        """What is new in all files; a log's later life waits while an earlier one has whole lines left."""
         self._discover_when_due()
-        pending, self._pending = self._pending, []
-        archives, self._archives = self._archives, []
-        yield from pending
-        for archive in archives:
-            yield from archive
-        tails = [*self._rotated, *self._current.values()]
+        tails = self._all()
         share = max(MIN_SHARE_BYTES, budget_bytes // max(1, len(tails)))
+        waiting: set[str] = set()
         for tail in tails:
-            yield from self._read(tail, share)
-        yield from self._retire()
-
-    def _read(self, tail: FileTail, share: int) -> Iterator[RawLine | Gap]:
-        try:
-            if not tail.has_more():
-                return
-            tail.quiet_since = None if tail.quiet_since is None else self._clock.monotonic()
-            if (gap := tail.check()) is not None:
-                yield gap
-            yield from tail.lines(share)
-        except OSError as error:
-            yield self._gap(tail.source, "unreadable", f"reading failed: {error.strerror}")
-
-    def _retire(self) -> Iterator[RawLine | Gap]:
-        now_s = self._clock.monotonic()
-        for tail in list(self._rotated):
-            assert tail.quiet_since is not None
-            if now_s - tail.quiet_since < ROTATED_GRACE_S or self._has_lines(tail):
+            if tail.source in waiting:
                 continue
-            yield from tail.last_words()
-            if tail.links() == 0 and tail.source not in self._current:
-                yield self._gap(tail.source, "vanished", "the file was deleted and nothing took its name")
-            self._forgotten.append(checkpoint_key(tail.checkpoint()))
-            self._rotated.remove(tail)
-            tail.close()
+            if isinstance(tail, PackedTail):
+                yield from tail.pieces(share)
+            else:
+                yield from self._read(tail, share)
+            if tail.has_lines() and self._current.get(tail.source) is not tail:
+                waiting.add(tail.source)
+            if isinstance(tail, PackedTail) and tail.done:
+                self._finish(tail)
+        yield from self._retire()
+        yield from self._second_look.poll([tail for tail in tails if isinstance(tail, FileTail)])
+        pending, self._pending = self._pending, []
+        yield from pending
 
-    @staticmethod
-    def _has_lines(tail: FileTail) -> bool:
-        return tail.has_more() and b"\n" in tail.read_at(MIN_SHARE_BYTES, tail.offset)
+    def _read(self, tail: FileTail, share: int) -> Iterator[Piece]:
+        try:
+            if not tail.has_news():
+                return
+            if (gap := tail.check()) is not None:
+                yield self._cut_in_place(tail, tail.checkpoint(), gap)
+            else:
+                yield from tail.pieces(share)
+        except OSError as error:
+            self._report_unreadable(tail.source, f"reading failed: {error.strerror}")
+
+    def _cut_in_place(self, tail: FileTail, known: Checkpoint, gap: Gap) -> Gap:
+        """A file was emptied or changed under us: finish what a copy of it holds, then begin anew, or realign."""
+        copy = self._lives.copy_of(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
+        if copy is not None:
+            self._adopt(copy)
+            why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
+            gap = self._gap(tail.source, "copytruncate", why)
+        elif gap.reason == "rewritten" and tail.realign(known):
+            return gap
+        self._history(tail.source).finish(known)
+        tail.start_over()
+        return gap
 
     def progress(self) -> Progress:
         """Checkpoints of the files that moved on."""
-        tails = [*self._rotated, *self._current.values()]
-        moved = [tail for tail in tails if tail.changed]
-        checkpoints = [tail.checkpoint() for tail in moved]
-        for tail in moved:
-            tail.changed = False
+        checkpoints = []
+        for tail in self._all():
+            if tail.changed:
+                tail.changed = False
+                known = self._history(tail.source).written(tail.checkpoint())
+                is_past = tail in self._rotated and not tail.has_more()
+                checkpoints.append(replace(known, rotated=True) if is_past else known)
+        checkpoints += [self._history(known.source).written(known) for known in self._new_orphans()]
         forgotten, self._forgotten = self._forgotten, []
+        if forgotten:
+            kept = {checkpoint_key(tail.checkpoint()) for tail in self._all()}
+            forgotten = [key for key in forgotten if key not in kept]
         return Progress(checkpoints=checkpoints, forgotten=forgotten)
 
     def close(self) -> None:
         """Release all descriptors."""
-        for tail in [*self._rotated, *self._current.values()]:
+        for tail in self._all():
             tail.close()
-        self._rotated.clear()
+            self._claims.pop(tail.identity, None)
+        self._rotated, self._packed = [], []
         self._current.clear()
+
+    # -- the end of a life ----------------------------------------------------------------------------------------
+
+    def _retire(self) -> Iterator[Piece]:
+        now_s = self._clock.monotonic()
+        newer: Counter[str] = Counter()
+        for tail in reversed(self._rotated.copy()):
+            newer[tail.source] += 1
+            quiet_s = now_s - max(tail.quiet_since, tail.rotated_at)
+            if quiet_s < ROTATED_GRACE_S or tail.has_lines():
+                continue
+            is_gone = tail.links() == 0
+            if not tail.was_missed and tail.source not in self._current:
+                tail.was_missed = True
+                if not self._lives.is_beside(tail, self._path_of(tail.source)):
+                    how = "deleted" if is_gone else "moved away"
+                    yield self._gap(tail.source, "vanished", f"the file was {how} and nothing took its name")
+            if tail.is_unfinished():
+                yield from tail.last_words()
+            if is_gone or quiet_s >= ROTATED_KEEP_S or newer[tail.source] > ROTATED_KEEP:
+                self._finish(tail)
+
+    def _finish(self, tail: Tail) -> None:
+        """A life was read to its end: remember it, and drop its row once another one carries the memory."""
+        known = tail.checkpoint()
+        self._history(known.source).finish(known)
+        if isinstance(tail, PackedTail):
+            self._packed.remove(tail)
+        else:
+            self._rotated.remove(tail)
+        self._claims.pop(tail.identity, None)
+        tail.close()
+        self._forget(known)
+
+    def _forget(self, known: Checkpoint) -> None:
+        heir = next((tail for tail in self._all() if tail.source == known.source), None)
+        if heir is None:
+            self._orphans.setdefault(known.source, []).append(known)
+            self._unsaved.append(known)
+        else:
+            heir.changed = True
+            self._forgotten.append(checkpoint_key(known))
+
+    def _new_orphans(self) -> list[Checkpoint]:
+        unsaved, self._unsaved = self._unsaved, []
+        return unsaved
 
     # -- names ----------------------------------------------------------------------------------------------------
 
@@ -136,36 +249,30 @@ class LogFiles:
         if now_s < self._next_discovery:
             return
         self._next_discovery = now_s + REDISCOVER_S
-        found = self._names()
-        for source in {**found, **self._current, **self._known}:
+        self._listing = Listing()
+        found = matching(self._spec.pattern, self._spec.exclude)
+        self._paths.update(found)
+        if self._known:
+            self._recover(found)
+        for source in {**self._current, **found}:
             self._follow(source, found.get(source))
-
-    def _names(self) -> dict[str, str]:
-        """Display name to path of what matches now."""
-        names: dict[str, str] = {}
-        for pattern in self._patterns:
-            wide = os.path.join(pattern, "*") if os.path.isdir(pattern) else pattern  # noqa: PTH112, PTH118  # patterns
-            matched = glob.glob(wide, recursive=True) if glob.has_magic(wide) else [wide]  # noqa: PTH207  # any bytes
-            names.update({display(path): path for path in matched if os.path.lexists(path)})
-        return names
+        self._look_around(now_s)
+        self._is_first_start = False
+        self._looked_ns = int(self._clock.now().timestamp() * 1e9)
 
     def _follow(self, source: str, path: str | None) -> None:
         """Make the tail of one name fit the file that has the name now."""
         tail = self._current.get(source)
         status = self._status(source, path)
-        if tail is not None and (status is None or (status.st_dev, status.st_ino) != (tail.device, tail.inode)):
-            self._rotate(tail)
-            tail = None
-        if status is None or path is None:
-            if path is None and tail is None:
-                self._resume_gone(source)
+        identity = None if status is None else (status.st_dev, status.st_ino)
+        if tail is not None and identity != tail.identity:
+            del self._current[source]
+            self._set_aside(tail)
+            self._look(source, (tail.changed_ns for tail in self._rotated if tail.source == source))
+        elif tail is not None or identity is None:
             return
-        identity = (status.st_dev, status.st_ino)
-        if tail is None and not any((old.device, old.inode) == identity for old in self._all_tails()):
-            self._open(source, path)
-
-    def _all_tails(self) -> list[FileTail]:
-        return [*self._rotated, *self._current.values()]
+        if identity is not None and path is not None and identity not in self._claims:
+            self._open(source, path, before=tail)
 
     def _status(self, source: str, path: str | None) -> os.stat_result | None:
         if path is None:
@@ -181,116 +288,174 @@ class LogFiles:
             return None
         return status
 
-    def _rotate(self, tail: FileTail) -> None:
-        del self._current[tail.source]
-        tail.quiet_since = self._clock.monotonic()
-        self._rotated.append(tail)
-
-    def _open(self, source: str, path: str) -> None:
+    def _open(self, source: str, path: str, *, before: FileTail | None) -> None:
         try:
-            descriptor = os.open(path, OPEN_FLAGS)
+            tail = self._lives.open(path, source)
         except OSError as error:
             if not isinstance(error, FileNotFoundError):
                 self._report_unreadable(source, error.strerror or "cannot be opened")
             return
         self._unreadable.pop(source, None)
-        tail = FileTail(descriptor, source, clock=self._clock, max_line_bytes=self._max)
-        known = self._known.pop(source, [])
-        self._current[source] = tail
-        if not known:
-            if not self._from_start:
+        if before is None and (life := self._finished_life(tail, path)) is not None:
+            if tail.size() <= life:
+                tail.close()
+                return
+            tail.move_to(life)
+        self._make_current(tail)
+        history = self._history(source)
+        if before is not None and tail.begins(before.checkpoint()) and not self._lives.was_rotated(before, path):
+            self._replaced(tail, before.checkpoint())
+        elif not history.is_known:
+            self._learn_past(source, path, history)
+            if self._is_first_start and not self._spec.from_start:
                 tail.skip_to_end()
+
+    def _make_current(self, tail: FileTail) -> None:
+        self._current[tail.source] = tail
+        self._claims[tail.identity] = self
+        self._drop_orphans(tail.source)
+
+    def _drop_orphans(self, source: str) -> None:
+        self._forgotten += [checkpoint_key(known) for known in self._orphans.pop(source, ())]
+
+    def _replaced(self, tail: FileTail, known: Checkpoint) -> None:
+        """The name went to a copy of the same life: an editor does that, and `sed -i '/evidence/d'`."""
+        if tail.resume(known):
+            tail.changed = True
             return
-        for checkpoint in known:
-            self._resume(tail, checkpoint, path)
+        self._pending.append(self._gap(tail.source, "rewritten", "the file was replaced by a changed copy of itself"))
+        tail.realign(known)
+
+    def _finished_life(self, tail: FileTail, path: str) -> int | None:
+        """Bytes that were read of this content under the name it is rotated from (a glob names rotated files too)."""
+        name = display(os.path.basename(path))  # noqa: PTH119  # on the way of thousands of names
+        sources = (source for end in range(len(name) + 1) for source in self._sources_by_stem.get(name[:end], ()))
+        sizes = (
+            self._histories[source].read_of(tail.read_at)
+            for source in sources
+            if is_rotated_from(path, self._path_of(source))
+        )
+        return max((size for size in sizes if size is not None), default=None)
+
+    def _set_aside(self, tail: FileTail) -> None:
+        tail.rotated_at = self._clock.monotonic()
+        tail.changed = True
+        self._rotated.append(tail)
+        self._claims[tail.identity] = self
+
+    def _adopt(self, tail: Tail) -> None:
+        if isinstance(tail, PackedTail):
+            self._packed.append(tail)
+            self._claims[tail.identity] = self
+        else:
+            self._set_aside(tail)
+
+    def _taken(self) -> set[tuple[int, int]]:
+        return set(self._claims)
+
+    def _look(self, source: str, times_ns: Iterable[int]) -> None:
+        """Look around this log for a while, for what was changed since the oldest of these times."""
+        self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
+
+    def _look_around(self, now_s: float) -> None:
+        if not self._looks:
+            return
+        listing = Listing()
+        tails: dict[str, list[Tail]] = {}
+        for tail in self._all():
+            tails.setdefault(tail.source, []).append(tail)
+        for source, look in list(self._looks.items()):
+            lives = self._lives.unwatched(
+                self._path_of(source), source, self._history(source), tails.get(source, []), self._claims,
+                look.since_ns, listing,
+            )  # fmt: skip
+            for tail in lives:
+                self._adopt(tail)
+            if now_s >= look.until_s:
+                del self._looks[source]
+
+    def _learn_past(self, source: str, path: str, history: History) -> None:
+        """Lives that ended before the log was watched are not ours to read."""
+        around = [
+            found
+            for found in self._lives.around(path, self._listing)
+            if found.is_rotated and (found.changed_ns // SECOND_NS + 1) * SECOND_NS <= self._looked_ns
+        ]
+        for found in around[-REMEMBERED_LIVES:]:
+            if (life := self._lives.life_of(found)) is not None:
+                history.finished.append(life)
+        history.is_known = True
+        history.newest_ns = max([0, *(found.changed_ns for found in around)])
+        if not self._is_first_start:
+            self._look(source, (int(self._looked_ns),))
 
     # -- after a restart ------------------------------------------------------------------------------------------
 
-    def _resume(self, tail: FileTail, known: Checkpoint, path: str) -> None:
-        """Continue in this file, or finish its predecessor wherever rotation took it."""
-        same_inode = (tail.device, tail.inode) == (known.device, known.inode)
-        if same_inode and tail.resume(known):
-            return
-        found = self._finish_predecessor(known, path)
-        if same_inode:
-            reason = "truncated" if tail.size() < known.offset else "rewritten"
-            self._pending.append(self._gap(known.source, reason, "changed while the agent was down"))
-            return
-        if not found:
-            detail = f"what followed byte {known.offset} of the file read before is in no rotated copy"
-            self._pending.append(self._gap(known.source, "vanished", detail))
-        self._forgotten.append(checkpoint_key(known))
+    def _recover(self, found: Mapping[str, str]) -> None:
+        known_rows, self._known = self._known, {}
+        for source, rows in known_rows.items():
+            for known in sorted(rows, key=lambda row: row.changed_ns):
+                if self._history(source).is_finished(known):
+                    self._orphans.setdefault(source, []).append(known)
+                else:
+                    self._continue(known, found.get(source))
+            if source in self._current:
+                self._drop_orphans(source)
+            unfinished = [known.changed_ns for known in rows if not self._history(source).is_finished(known)]
+            self._look(source, unfinished or (self._history(source).newest_ns,))
 
-    def _resume_gone(self, source: str) -> None:
-        for known in self._known.pop(source, []):
-            if not self._finish_predecessor(known, source):
-                detail = "the file disappeared while the agent was down"
-                self._pending.append(self._gap(known.source, "vanished", detail))
+    def _continue(self, known: Checkpoint, path: str | None) -> None:
+        """Go on in the checkpoint's file, wherever rotation took it."""
+        status = self._status(known.source, path)
+        if path is not None and status is None:
+            self._known.setdefault(known.source, []).append(known)  # it is there and cannot be read: try again
+            return
+        identity = None if status is None else (status.st_dev, status.st_ino)
+        if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
+            return
+        tail = self._lives.renamed(known, self._path_of(known.source))
+        tail = tail or self._lives.copy_of(known, self._path_of(known.source), taken=self._taken())
+        if tail is not None:
+            self._adopt(tail)
+        elif known.offset and not known.rotated and not self._continue_replaced(known, path):
+            why = f"what followed byte {known.offset} of the file read before is in no rotated copy"
+            self._pending.append(self._gap(known.source, "vanished", why))
+        if tail is None or checkpoint_key(tail.checkpoint()) != checkpoint_key(known):
             self._forgotten.append(checkpoint_key(known))
 
-    def _finish_predecessor(self, known: Checkpoint, path: str) -> bool:
-        """Read what a rotated file holds beyond the checkpoint, and what was born and rotated since; False if gone."""
-        siblings = _rotated_siblings(path)
-        for position, sibling in enumerate(siblings):
-            if not self._resume_plain(sibling, known) and not self._resume_gzip(sibling, known):
-                continue
-            taken = {(tail.device, tail.inode) for tail in self._all_tails()}
-            for later in siblings[position + 1 :]:
-                status = later.stat()
-                if (status.st_dev, status.st_ino) not in taken | self._claimed:
-                    self._read_whole(later, known.source)
-            return True
-        return False
-
-    def _resume_plain(self, path: Path, known: Checkpoint) -> bool:
+    def _continue_here(self, known: Checkpoint, path: str) -> bool:
+        """Go on in the file that has the name and the inode number; False if it is another one."""
         try:
-            descriptor = os.open(path, OPEN_FLAGS)
-        except OSError:
-            return False
-        tail = FileTail(descriptor, known.source, clock=self._clock, max_line_bytes=self._max)
-        if not tail.resume(known):
+            tail = self._lives.open(path, known.source)
+        except OSError as error:
+            self._report_unreadable(known.source, error.strerror or "cannot be opened")
+            self._known.setdefault(known.source, []).append(known)
+            return True
+        if is_other_file(tail, known):
             tail.close()
             return False
-        tail.changed = True  # its checkpoint has to be written again in the commit that forgets the old row
-        tail.quiet_since = self._clock.monotonic()
-        self._rotated.append(tail)
+        self._make_current(tail)
+        if tail.resume(known):
+            return True
+        reason = "truncated" if tail.size() < known.offset else "rewritten"
+        gap = self._gap(known.source, reason, "changed while the agent was down")
+        self._pending.append(self._cut_in_place(tail, known, gap))
         return True
 
-    def _resume_gzip(self, path: Path, known: Checkpoint) -> bool:
-        if path.suffix != ".gz":
+    def _continue_replaced(self, known: Checkpoint, path: str | None) -> bool:
+        """The name went to a changed copy of the same life while the agent was down."""
+        if path is None or known.source in self._current or not known.head_len:
             return False
         try:
-            with gzip.open(path) as archive:
-                is_same = is_same_content(_reader(archive), known)
-        except (OSError, EOFError, zlib.error):
-            return False  # not the one, or damaged: then the gap says that the rest was not found
-        if is_same:
-            self._archives.append(self._archive(path, known.source, known.offset, known.generation))
-        return is_same
-
-    def _read_whole(self, path: Path, source: str) -> None:
-        """A file that was born and rotated away while nobody watched."""
-        if path.suffix == ".gz":
-            self._archives.append(self._archive(path, source, 0, ""))
-            return
-        try:
-            tail = FileTail(os.open(path, OPEN_FLAGS), source, clock=self._clock, max_line_bytes=self._max)
-        except OSError as error:
-            self._pending.append(self._gap(source, "unreadable", f"rotated file {display(path.name)}: {error}"))
-            return
-        tail.quiet_since = self._clock.monotonic()
-        self._rotated.append(tail)
-
-    def _archive(self, path: Path, source: str, offset: int, generation: str) -> Iterator[RawLine | Gap]:
-        """The rest of a compressed rotated file; opened when it is read, in one poll and commit."""
-        try:
-            with gzip.open(path) as stream:
-                stream.seek(offset)
-                yield from lines_of(
-                    stream, source, clock=self._clock, max_line_bytes=self._max, offset=offset, generation=generation
-                )
-        except (OSError, EOFError, zlib.error) as error:
-            yield self._gap(source, "unreadable", f"rotated archive {display(path.name)}: {error}")
+            tail = self._lives.open(path, known.source)
+        except OSError:
+            return False
+        if not tail.begins(known):
+            tail.close()
+            return False
+        self._make_current(tail)
+        self._replaced(tail, known)
+        return True
 
     # -- saying what cannot be seen -------------------------------------------------------------------------------
 
@@ -301,26 +466,3 @@ class LogFiles:
 
     def _gap(self, source: str, reason: str, detail: str) -> Gap:
         return Gap(source=source, reason=reason, at_utc=self._clock.now(), detail=detail)
-
-
-def _matches(source: str, pattern: str) -> bool:
-    return fnmatchcase(source, pattern) or source.startswith(pattern.rstrip("/") + "/")
-
-
-def _reader(archive: gzip.GzipFile) -> ReadAt:
-    def read_at(length: int, offset: int) -> bytes:
-        archive.seek(max(0, offset))
-        return archive.read(length)
-
-    return read_at
-
-
-def _rotated_siblings(path: str) -> list[Path]:
-    """Files beside `path` whose names begin with its name, oldest change first."""
-    base = Path(path)
-    stem = base.name.removesuffix(".log") if base.name.endswith(".log") else base.name
-    try:
-        candidates = [item for item in base.parent.iterdir() if item.name.startswith(stem) and item.name != base.name]
-        return sorted((item for item in candidates if item.is_file()), key=lambda item: item.stat().st_mtime_ns)
-    except OSError:
-        return []

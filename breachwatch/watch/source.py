@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from breachwatch.model import Checkpoint, FileChange, FileRecord, Gap, RawLine
+from breachwatch.model import Block, Checkpoint, FileChange, FileRecord, Gap, RawLine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Source(Protocol):
 
     name: str
 
-    def poll(self, budget_bytes: int) -> Iterator[RawLine | FileChange | Gap]:
+    def poll(self, budget_bytes: int) -> Iterator[Block | RawLine | FileChange | Gap]:
         """What is new, at most about `budget_bytes` of it. Consume it whole before `progress`."""
         ...
 

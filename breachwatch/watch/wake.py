@@ -1,55 +1,96 @@
-"""Waking the agent when a log grows: kernel events are hints only, polling finds everything without them."""
+"""Waking the agent when a log grows: kernel events are hints only, polling finds everything without them.
+
+The agent's own thread waits on the kernel's descriptors: no thread in between, so a line is read a fraction of a
+millisecond after it was written, and nothing runs while nothing happens. Source: inotify(7), epoll(7).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import ctypes
+import os
+import select
+import struct
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-from watchdog.events import (
-    DirDeletedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
-from watchdog.observers import Observer
+IN_MODIFY, IN_MOVED, IN_CREATE, IN_DELETE, IN_MOVE_SELF, IN_DELETE_SELF = 0x2, 0xC0, 0x100, 0x200, 0x800, 0x400
+IN_Q_OVERFLOW, IN_IGNORED, IN_ONLYDIR = 0x4000, 0x8000, 0x1000000
+MASK = IN_MODIFY | IN_MOVED | IN_CREATE | IN_DELETE | IN_MOVE_SELF | IN_DELETE_SELF | IN_ONLYDIR
+NAMES_CHANGED = IN_MOVED | IN_CREATE | IN_DELETE | IN_MOVE_SELF | IN_DELETE_SELF | IN_Q_OVERFLOW | IN_IGNORED
 
-# Without a filter our own reading would wake us again (opened, closed_no_write)
-HINTS: list[type[FileSystemEvent]] = [
-    FileModifiedEvent, FileCreatedEvent, FileMovedEvent, FileDeletedEvent, FileClosedEvent, DirDeletedEvent,
-]  # fmt: skip
+READ_BYTES = 65_536
+_EVENT = struct.Struct("iIII")
 
 
-class _Hint(FileSystemEventHandler):
-    def __init__(self, notify: Callable[[], None]) -> None:
-        self._notify = notify
+class Wake:
+    """Waits like a `threading.Event`, which other threads and signal handlers may `set`, and for the kernel's hints."""
 
-    def on_any_event(self, event: FileSystemEvent) -> None:  # noqa: ARG002  # which one does not matter
-        self._notify()
+    def __init__(self) -> None:
+        self.names_changed = True
+        """Files may have come, gone or changed names since this was last set to False."""
+        self._poll = select.epoll()
+        self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self._poll.register(self._pipe[0], select.EPOLLIN)
+        self._inotify = -1
+        self._watched: dict[Path, int] = {}
 
+    def watch(self, folders: Iterable[Path]) -> dict[Path, str]:
+        """Be woken for these folders too; returns those that cannot be watched, with the reason."""
+        failed: dict[Path, str] = {}
+        libc = ctypes.CDLL(None, use_errno=True)
+        if self._inotify < 0:
+            self._inotify = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+            if self._inotify < 0:
+                return dict.fromkeys(folders, os.strerror(ctypes.get_errno()))
+            self._poll.register(self._inotify, select.EPOLLIN)
+        for folder in folders:
+            # adding a folder again is free, and finds one that was replaced under its name
+            number = libc.inotify_add_watch(self._inotify, os.fsencode(folder), MASK)
+            if number < 0:
+                failed[folder] = os.strerror(ctypes.get_errno())
+                self._watched.pop(folder, None)
+            else:
+                self._watched[folder] = number
+        return failed
 
-class LogWake:
-    """Calls `notify` when something happens in one of the directories. `unwatched` could not be watched."""
+    def listen(self, descriptor: int) -> None:
+        """Be woken when something new can be read there. Edge-triggered: what is left unread does not wake again."""
+        with suppress(FileExistsError):
+            self._poll.register(descriptor, select.EPOLLIN | select.EPOLLET)
 
-    def __init__(self, directories: Sequence[Path], notify: Callable[[], None]) -> None:
-        self.unwatched: list[tuple[Path, str]] = []
-        self._observer = Observer()
-        handler = _Hint(notify)
-        for directory in directories:
-            try:
-                self._observer.schedule(handler, str(directory), recursive=False, event_filter=HINTS)
-            except OSError as error:
-                self.unwatched.append((directory, error.strerror or "cannot be watched"))
-        try:
-            self._observer.start()
-        except OSError as error:
-            self.unwatched = [(directory, error.strerror or "cannot be watched") for directory in directories]
+    def set(self) -> None:
+        """Wake whoever waits; safe in a signal handler and in any thread."""
+        with suppress(BlockingIOError):
+            os.write(self._pipe[1], b"!")
+
+    def wait(self, timeout_s: float) -> bool:
+        """Sleep until something happens or for `timeout_s`; True if something did."""
+        ready = self._poll.poll(max(0.0, timeout_s))
+        for descriptor, _ in ready:
+            if descriptor == self._pipe[0]:
+                with suppress(BlockingIOError):
+                    while len(os.read(descriptor, READ_BYTES)) == READ_BYTES:
+                        pass
+            elif descriptor == self._inotify:
+                self._drain()
+        return bool(ready)
+
+    def _drain(self) -> None:
+        with suppress(BlockingIOError):
+            while events := os.read(self._inotify, READ_BYTES):
+                position = 0
+                while position < len(events):
+                    _, mask, _, length = _EVENT.unpack_from(events, position)
+                    position += _EVENT.size + length
+                    if mask & NAMES_CHANGED:
+                        self.names_changed = True
+                if len(events) < READ_BYTES // 2:
+                    return
 
     def close(self) -> None:
-        """Stop the observer's threads."""
-        if self._observer.is_alive():
-            self._observer.stop()
-            self._observer.join()
+        """Release all descriptors; what was listened to stays open."""
+        self._poll.close()
+        for descriptor in (*self._pipe, self._inotify):
+            if descriptor >= 0:
+                os.close(descriptor)
