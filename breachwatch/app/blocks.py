@@ -46,7 +46,7 @@ class BlockReader:
         """Each event that may have matched, with what it made match. `logsource` overrides what the parser says."""
         lines = block.data.count(b"\n")
         self.lines += lines
-        plan = self.selector.plan(form, Scope(logsource, self.detector.any_logsource))
+        plan = self.selector.plan(form, Scope(logsource, self.detector.any_logsource), block.data)
         found, sampled = self.sampler.chosen(block.data, plan.candidates(block.data))
         self.candidates += len(found)
         self.events += lines - len(found)

@@ -7,6 +7,7 @@ with the reference; `Sampler` (sample.py) does so on live data.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
@@ -81,7 +82,7 @@ class Plan:
         self._rules_of = [frozenset(by_pattern[pattern]) for pattern in self.patterns[: len(by_pattern)]]
         self._dirty = len(by_pattern)
         """Patterns from this number on make a line dirty."""
-        self._scanner: Scanner = scanner(self.patterns, backend)
+        self._backend = backend
         self._sets: dict[frozenset[int] | int, tuple[int, ...] | None] = {}
 
     def candidates(self, data: bytes) -> list[Candidate]:
@@ -109,6 +110,11 @@ class Plan:
         if first >= 0:
             put(Candidate(start, end, candidate_rules(first, more)))
         return self._with_open(data, found) if self.open else found
+
+    @cached_property
+    def _scanner(self) -> Scanner:
+        """Compiled when first needed: many a plan is made only to be weighed."""
+        return scanner(self.patterns, self._backend)
 
     def _hits(self, data: bytes) -> Hits:
         hits = self._scanner.hits(data)

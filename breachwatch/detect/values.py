@@ -246,7 +246,7 @@ def folded(text: str) -> str:
 def text_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue], bool]:
     """A test for text with wildcards; `*` crosses line breaks."""
     literal = [piece if cased or piece is None else folded(piece) for piece in pieces]
-    compare = _comparison(literal)
+    compare = comparison(literal)
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
@@ -255,7 +255,8 @@ def text_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue
     return test
 
 
-def _comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911  # one return per shape
+def comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911  # one return per shape
+    """Compares a folded text (a cased one: as it is) with a pattern."""
     shape = tuple("?" if piece is ONE else "*" if piece == ANY else "x" for piece in pieces)
     texts = [piece for piece in pieces if piece]
     if shape == ():
@@ -274,7 +275,37 @@ def _comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911 
     if shape == ("*", "x"):
         (wanted,) = texts
         return lambda text: text.endswith(wanted)
+    if None not in pieces:
+        return _in_order(pieces)
     return lambda text: _glob(pieces, text)
+
+
+def _in_order(pieces: list[Piece]) -> Callable[[str], bool]:
+    """Literals with `*` between them: each is taken where it comes first, which leaves most to the others."""
+    texts = [""]
+    for piece in pieces:
+        if piece == ANY:
+            texts.append("")
+        else:
+            texts[-1] += piece or ""
+    if len(texts) == 1:
+        return lambda text: text == texts[0]
+    first, *middle, last = texts
+    least = len(first) + len(last)
+    wanted = [text for text in middle if text]
+
+    def compare(text: str) -> bool:
+        if len(text) < least or not text.startswith(first) or not text.endswith(last):
+            return False
+        position, end = len(first), len(text) - len(last)
+        for part in wanted:
+            position = text.find(part, position, end)
+            if position < 0:
+                return False
+            position += len(part)
+        return True
+
+    return compare
 
 
 def _glob(pieces: list[Piece], text: str) -> bool:

@@ -279,7 +279,8 @@ def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
     class Blind(Selector):
         """Looks for nothing."""
 
-        def plan(self, form: RawForm, scope: Scope) -> Plan:
+        def plan(self, form: RawForm, scope: Scope, data: bytes = b"") -> Plan:
+            del data
             return Plan((), form, scope)
 
     rule = Rule(
