@@ -229,10 +229,10 @@ class Agent:
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
 
     def _tell_differences(self) -> None:
-        """An alarm for each rule that the engine would have missed in a sampled line; the match itself was made."""
-        for rule in self._pipeline.sampler.missed.keys() - self._alarmed:
+        """An alarm for each rule on which engine and reference differ in a sampled line; there the reference counts."""
+        for rule in self._pipeline.sampler.wrong.keys() - self._alarmed:
             self._alarmed.add(rule)
-            self.note("engine_differs", f"rule {rule}: found by the reference only; report this as an error")
+            self.note("engine_differs", f"rule {rule}: engine and reference differ; report this as an error")
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""

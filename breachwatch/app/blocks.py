@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
-from breachwatch.model import Block, Event, LogSource, Match
+from breachwatch.model import Block, Event, LogSource, Match, RawLine
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.rawform import FORMS
@@ -48,10 +49,18 @@ class BlockReader:
         self.lines += lines
         plan = self.selector.plan(form, Scope(logsource, self.detector.any_logsource), block.data)
         found, sampled = self.sampler.chosen(block.data, plan.candidates(block.data))
+        programs = self.selector.programs(form)
+        data = block.data
         self.candidates += len(found)
         self.events += lines - len(found)
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
         for candidate in found:
+            rules, verdict = candidate.rules, None
+            if programs is not None and rules is not None:
+                verdict = programs.judged(rules, data[candidate.start : candidate.end - 1])
+                if verdict == ():
+                    self.events += 1
+                    continue
             skip.until(candidate.start)
             line = line_of(block, candidate.start, candidate.end)
             skip.at = candidate.end
@@ -59,18 +68,21 @@ class BlockReader:
                 self.events += 1
                 placed = event if logsource is None else relocated(event, logsource)
                 if candidate.start in sampled:
-                    self._compare(placed, sampled[candidate.start])
-                yield placed, self.detector.feed(placed, candidate.rules)
+                    self._compare(placed, sampled[candidate.start], programs, line)
+                yield (
+                    placed,
+                    self.detector.feed(placed, rules if verdict is None else verdict, judged=verdict is not None),
+                )
         skip.until(len(block.data))
         skip.settle()
 
-    def _compare(self, event: Event, before: Candidate | None) -> None:
+    def _compare(self, event: Event, before: Candidate | None, programs: Programs | None, line: RawLine) -> None:
         if before is not None and before.rules is None:
             return
-        rules = self.detector.rules.rules
-        expected = () if before is None else before.rules or ()
-        right = self.detector.matching(event)
-        self.sampler.compare({rules[index].ref.id for index in right}, {rules[index].ref.id for index in expected})
+        among = () if before is None else before.rules or ()
+        verdict = programs.judged(among, line.data) if programs is not None and among else None
+        found = self.detector.matching(event, among, judged=verdict) if among else set()
+        self.sampler.compare(self.detector.matching(event), found)
 
 
 @dataclass(slots=True)

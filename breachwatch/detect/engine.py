@@ -42,15 +42,16 @@ class Detector:
         """Events that came later than windows are kept for."""
         return sum(correlator.late for correlator in self._correlators.values())
 
-    def feed(self, event: Event, among: Sequence[int] | None = None) -> list[Match]:
+    def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
         """What this event makes match: rules first, then correlations in the order of their references.
 
-        `among`: positions (ascending) of the only rules that may match, from a plan; None: any.
+        `among`: positions (ascending) of the only rules that may match, from a plan; None: any. `judged`: the condition
+        of each of them holds, only their log source is still to be looked at.
         """
         found: list[Match] = []
         rules = self._rules_for(event.logsource) if among is None else self._few(among, event.logsource)
         for rule in rules:
-            if holds(rule.condition, event):
+            if judged or holds(rule.condition, event):
                 if rule.emits:
                     found.append(Match(id=_match_id(rule.ref.id, event.id), rule=rule.ref, event=event,
                                        event_ids=(event.id,)))  # fmt: skip
@@ -58,13 +59,16 @@ class Detector:
                     self._correlate(rule.ref.id, event, found)
         return found
 
-    def matching(self, event: Event) -> set[int]:
-        """Positions of all the rules that the event satisfies, whatever else is remembered of it."""
+    def matching(
+        self, event: Event, among: Sequence[int] | None = None, *, judged: Sequence[int] | None = None
+    ) -> set[str]:
+        """Ids of all the rules that the event satisfies, as `feed` would find them, with nothing remembered."""
         rules = self.rules.rules
+        chosen = judged if judged is not None else range(len(rules)) if among is None else among
         return {
-            index
-            for index, rule in enumerate(rules)
-            if self._fits(rule, event.logsource) and holds(rule.condition, event)
+            rule.ref.id
+            for rule in (rules[index] for index in chosen)
+            if self._fits(rule, event.logsource) and (judged is not None or holds(rule.condition, event))
         }
 
     def _fits(self, rule: Rule, logsource: LogSource) -> bool:

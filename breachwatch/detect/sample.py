@@ -24,8 +24,8 @@ class Sampler:
     """Zero: never."""
     lines: int = 0
     differences: int = 0
-    missed: dict[str, int] = field(default_factory=dict)
-    """Rules that the engine missed, by how many lines."""
+    wrong: dict[str, int] = field(default_factory=dict)
+    """Rules that the engine would have missed or invented, by in how many lines."""
     _blocks: int = 0
 
     def chosen(self, data: bytes, candidates: list[Candidate]) -> tuple[list[Candidate], dict[int, Candidate | None]]:
@@ -47,13 +47,11 @@ class Sampler:
         self.lines += len(lines)
         return [*before, *lines, *after], {line.start: inside.get(line.start) for line in lines}
 
-    def compare(self, right: set[str], candidate: set[str] | None) -> None:
-        """Take note of what the reference found in a line and of what the engine would have looked for; None: all."""
-        if candidate is None:
-            return
-        missed = right - candidate
-        if missed:
+    def compare(self, right: set[str], found: set[str]) -> None:
+        """Take note of what the reference found in a line, and of what the engine would have."""
+        different = right ^ found
+        if different:
             self.differences += 1
-        for rule in missed:
-            if rule in self.missed or len(self.missed) < MAX_TOLD:
-                self.missed[rule] = self.missed.get(rule, 0) + 1
+        for rule in different:
+            if rule in self.wrong or len(self.wrong) < MAX_TOLD:
+                self.wrong[rule] = self.wrong.get(rule, 0) + 1

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from breachwatch.detect.load import RuleSet
+from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.prefilter import backend, scanner
 from breachwatch.detect.witness import Cost, Pattern, prior
@@ -19,8 +20,9 @@ from breachwatch.model.rawform import RawForm
 SAMPLE_BYTES = 1 << 20
 """Lines that a plan is fitted to."""
 
-LEAST_BYTES = 1 << 17
-"""Fewer say too little, and fitting would cost more than it gains."""
+LEAST_BYTES = 1 << 20
+RULE_BYTES = 4 << 10
+"""Fitting begins after so many bytes, and so many for each rule: before, it would cost more than it gains."""
 
 NOISY = 1e-3
 """Hits per line from which on a rule's patterns are tied to its field."""
@@ -39,6 +41,7 @@ class _Fitted:
     plan: Plan
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
+    passed_bytes: int = 0
     is_fitted: bool = False
 
 
@@ -49,6 +52,7 @@ class Selector:
         self._rules = rules
         self._library = backend() if library is None else library
         self._plans: dict[tuple[str, Scope], _Fitted] = {}
+        self._programs: dict[str, Programs] = {}
 
     @property
     def is_able(self) -> bool:
@@ -65,10 +69,20 @@ class Selector:
             room = SAMPLE_BYTES - found.size_bytes
             found.lines.append(data[:room])
             found.size_bytes += len(data[:room])
-            if found.size_bytes >= LEAST_BYTES:
+            found.passed_bytes += len(data)
+            if found.passed_bytes >= max(LEAST_BYTES, RULE_BYTES * len(found.plan.rules)):
                 found.plan = self._fit(form, scope, b"".join(found.lines))
                 found.is_fitted, found.lines = True, []
         return found.plan
+
+    def programs(self, form: RawForm) -> Programs | None:
+        """What narrows the candidate rules of a line by a few of its fields; None for forms that have none."""
+        if not form.escapes_json:
+            return None
+        found = self._programs.get(form.name)
+        if found is None:
+            found = self._programs[form.name] = Programs(self._rules.rules, form.derived)
+        return found
 
     def cost(self, pattern: Pattern) -> float:
         """Expected hits of a pattern per line, before any was seen."""

@@ -174,7 +174,9 @@ def _nested_exists(value: FieldValue, path: list[str], depth: int) -> bool:
 
 def all_texts(value: FieldValue, depth: int = 0) -> Iterator[str]:
     """Every single value below, as text: what keywords search in structured input."""
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        yield value if len(value) <= MAX_VALUE else value[:MAX_VALUE]
+    elif isinstance(value, Mapping):
         if depth < MAX_DEPTH:
             for item in value.values():
                 yield from all_texts(item, depth + 1)

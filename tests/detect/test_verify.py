@@ -6,7 +6,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -98,8 +98,8 @@ def test_a_difference_is_told_with_what_was_missed_and_invented(monkeypatch):
     assert none == []
     feed = Detector.feed
 
-    def blind(self: Detector, event: Event, among: tuple[int, ...] | None = None) -> list[Match]:
-        return feed(self, event, None if among is None else ())
+    def blind(self: Detector, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
+        return feed(self, event, None if among is None else (), judged=judged)
 
     monkeypatch.setattr(Detector, "feed", blind)
     _, (difference,) = verified(rules, {"x": line}, "syslog", any_logsource=False)
