@@ -57,9 +57,13 @@ def holds(condition: Condition, event: Event) -> bool:  # noqa: C901, PLR0911  #
 
 
 def _keyword(keyword: Keyword, event: Event) -> bool:
-    """Text lines are searched whole; of structured input (JSON) the values are, not the names."""
-    if event.raw and not event.raw.lstrip().startswith("{"):
-        return keyword.test(event.raw)
+    """Text lines are searched whole; of structured input (JSON) the values are, not the names.
+
+    A record that could not be read is text too: its message is the line, which no record that can be read may say.
+    """
+    raw = event.raw
+    if raw and (not raw.lstrip().startswith("{") or event.fields.get("message") == raw):
+        return keyword.test(raw)
     fields = (value for name, value in event.fields.items() if not name.startswith(OWN_PREFIXES))
     return any(keyword.test(text) for value in fields for text in all_texts(value))
 
