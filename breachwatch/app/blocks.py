@@ -6,7 +6,7 @@ is what reading every line would have given. A sample of lines is judged without
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
@@ -55,7 +55,8 @@ class BlockReader:
         self.events += lines - len(found)
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
         for candidate in found:
-            rules, verdict = candidate.rules, None
+            rules = candidate.rules
+            verdict: Sequence[int] | None = None
             if programs is not None and rules is not None:
                 verdict = programs.judged(rules, data[candidate.start : candidate.end - 1])
                 if verdict == ():
@@ -69,10 +70,12 @@ class BlockReader:
                 placed = event if logsource is None else relocated(event, logsource)
                 if candidate.start in sampled:
                     self._compare(placed, sampled[candidate.start], programs, line)
-                yield (
-                    placed,
-                    self.detector.feed(placed, rules if verdict is None else verdict, judged=verdict is not None),
-                )
+                    yield placed, self.detector.feed(placed)
+                    continue
+                judged = verdict
+                if judged is None:
+                    judged = self.selector.judge.satisfied(plan.rules if rules is None else rules, placed)
+                yield placed, self.detector.feed(placed, judged, judged=True)
         skip.until(len(block.data))
         skip.settle()
 
@@ -80,9 +83,10 @@ class BlockReader:
         if before is not None and before.rules is None:
             return
         among = () if before is None else before.rules or ()
-        verdict = programs.judged(among, line.data) if programs is not None and among else None
-        found = self.detector.matching(event, among, judged=verdict) if among else set()
-        self.sampler.compare(self.detector.matching(event), found)
+        verdict: Sequence[int] | None = programs.judged(among, line.data) if programs is not None and among else None
+        if verdict is None:
+            verdict = self.selector.judge.satisfied(among, event)
+        self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
 
 
 @dataclass(slots=True)

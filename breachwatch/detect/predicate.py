@@ -145,7 +145,7 @@ class _Writer:
             return self._text(field, value)
         if isinstance(value, Scalar) and not value.boolean and not any(char.isalpha() for char in value.text):
             return f"(d[{field}] == {self._constant(value.text)})"
-        return f"(d.raw({field}) is not None and {self._constant(leaf.test)}(d.raw({field})))"
+        return f"((v := d.raw({field})) is not None and {self._constant(leaf.test)}(v))"
 
     def _keyword(self, keyword: Keyword) -> str:
         """A text inside a text, for which the line itself is asked first; any other test on each text."""

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from breachwatch.detect.eventview import Judge
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Plan, Scope
@@ -53,6 +55,11 @@ class Selector:
         self._library = backend() if library is None else library
         self._plans: dict[tuple[str, Scope], _Fitted] = {}
         self._programs: dict[str, Programs] = {}
+
+    @cached_property
+    def judge(self) -> Judge:
+        """The rules as code over events."""
+        return Judge(self._rules.rules)
 
     @property
     def is_able(self) -> bool:
