@@ -17,7 +17,8 @@ from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, LogSource, Match, RawLine
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
-from breachwatch.parse.rawform import FORMS
+from breachwatch.parse.auto import AutoParser
+from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
 Found = tuple[Event, list[Match]]
@@ -25,8 +26,9 @@ Found = tuple[Event, list[Match]]
 
 def form_of(parser: Parser) -> RawForm | None:
     """The form of the lines that a parser reads; None where nothing is promised (`auto`: not yet)."""
-    settled = getattr(parser, "settled", None)
-    return FORMS.get(parser.format if settled is None else settled)
+    if isinstance(parser, AutoParser):
+        return None if parser.settled is None else SETTLED.get(parser.settled)
+    return FORMS.get(parser.format)
 
 
 @dataclass(slots=True)

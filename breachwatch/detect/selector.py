@@ -32,6 +32,9 @@ NOISY = 1e-3
 MAX_ANCHORED = 2_000
 """Such patterns compile slowly."""
 
+SHORT = 3
+"""Shorter literals are everywhere: counting them costs more than knowing it."""
+
 REGEX_COST = 2e-4
 """What an expression has to save, in hits per line, to be worth more than a literal."""
 
@@ -125,7 +128,7 @@ class Selector:
             return 0.0
 
         self._plan(form, scope, note, anchored)
-        fresh = sorted(asked - (known or {}).keys())
+        fresh = sorted(one for one in asked - (known or {}).keys() if len(one.data) >= SHORT)
         if anchored:
             fresh = fresh[:MAX_ANCHORED]
         return _Rates({**(known or {}), **self._counted(fresh, sample)})
@@ -139,7 +142,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """Measured frequencies; what was not measured is taken for common."""
+    """Measured frequencies; what was too short to measure is taken for common."""
 
     known: Mapping[Pattern, float]
 
@@ -147,6 +150,6 @@ class _Rates:
         """Expected hits per line: as measured and, for what never occurred, the rarer the longer."""
         measured = self.known.get(pattern)
         if measured is None:
-            return 1.0
+            return max(0.1, prior(pattern))
         dear = REGEX_COST if pattern.is_regex else 0.0
         return measured + dear + 1e-3 * 0.5 ** min(len(pattern.data), 20)

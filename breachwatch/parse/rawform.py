@@ -174,10 +174,12 @@ TEXT = RawForm(
 )
 """Access and error logs, and what else is in their files."""
 
-SYSLOG = replace(
-    TEXT,
-    name="syslog",
-    words_of=_syslog_words,
+SYSLOG = replace(TEXT, name="syslog", words_of=_syslog_words)
+"""Syslog."""
+
+SYSLOG_AND_OTHERS = replace(
+    SYSLOG,
+    name="syslog and others",
     # lines that `auto` reads as those of a web server, whatever the file
     dirty=(
         *TEXT.dirty,
@@ -186,7 +188,7 @@ SYSLOG = replace(
         r"\[[a-z]{3} [a-z]{3} [ 0-9][0-9] [0-9]{2}:",
     ),
 )
-"""Syslog."""
+"""Syslog in a file whose format nobody named."""
 
 JSON = RawForm(
     name="json",
@@ -213,7 +215,10 @@ FORMS: Mapping[str, RawForm] = {
     "apache": TEXT,
     "json": JSON,
 }
-"""By format. `auto` has the form of the format it settled on; formats that are missing here are read line by line."""
+"""By format; formats that are missing here are read line by line."""
+
+SETTLED: Mapping[str, RawForm] = {**FORMS, "syslog": SYSLOG_AND_OTHERS}
+"""By the format that `auto` settled on."""
 
 _TIME_KEYS = (b'timestamp"', b'"time"', b'"ts"', b'"date"', b'"eventTime"', b"\\u")
 
