@@ -7,7 +7,7 @@ of them, and the plan is made again with what is rare there; rules that stay noi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +16,7 @@ from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.prefilter import backend, scanner
-from breachwatch.detect.witness import Cost, Pattern, prior
+from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, prior
 from breachwatch.model.rawform import RawForm
 
 SAMPLE_BYTES = 1 << 20
@@ -81,7 +81,7 @@ class Selector:
             found.size_bytes += len(data[:room])
             found.passed_bytes += len(data)
             if found.passed_bytes >= max(LEAST_BYTES, RULE_BYTES * len(found.plan.rules)):
-                found.plan = self._fit(form, scope, b"".join(found.lines))
+                found.plan = self._fit(form, scope, found.plan.rules, b"".join(found.lines))
                 found.is_fitted, found.lines = True, []
         return found.plan
 
@@ -98,26 +98,35 @@ class Selector:
         """Expected hits of a pattern per line, before any was seen."""
         return prior(pattern)
 
-    def _plan(self, form: RawForm, scope: Scope, cost: Cost, anchored: frozenset[int] = frozenset()) -> Plan:
-        return Plan(self._rules.rules, form, scope, cost=cost, anchored=anchored, backend=self._library)
+    def _plan(
+        self,
+        form: RawForm,
+        scope: Scope,
+        cost: Cost,
+        anchored: frozenset[int] = frozenset(),
+        known: Mapping[int, Witness | None] | None = None,
+    ) -> Plan:
+        rules, library = self._rules.rules, self._library
+        return Plan(rules, form, scope, cost=cost, anchored=anchored, backend=library, known=known)
 
-    def _fit(self, form: RawForm, scope: Scope, sample: bytes) -> Plan:
+    def _fit(self, form: RawForm, scope: Scope, rules: Iterable[int], sample: bytes) -> Plan:
         """The plan that looks for what is rare in the sample."""
-        rates = self._rates(form, scope, sample, frozenset())
+        rates = self._rates(form, scope, sample, rules, frozenset())
         plan = self._plan(form, scope, rates.cost)
         noisy = frozenset(
             index for index, witness in plan.witnesses.items() if witness and sum(map(rates.cost, witness)) > NOISY
         )
         if not noisy or not form.escapes_json:
             return plan
-        rates = self._rates(form, scope, sample, noisy, rates.known)
-        return self._plan(form, scope, rates.cost, noisy)
+        rates = self._rates(form, scope, sample, noisy, noisy, rates.known)
+        return self._plan(form, scope, rates.cost, noisy, plan.witnesses)
 
     def _rates(
         self,
         form: RawForm,
         scope: Scope,
         sample: bytes,
+        rules: Iterable[int],
         anchored: frozenset[int],
         known: Mapping[Pattern, float] | None = None,
     ) -> _Rates:
@@ -127,7 +136,9 @@ class Selector:
             asked.add(pattern)
             return 0.0
 
-        self._plan(form, scope, note, anchored)
+        extractor = Extractor(form, note, anchored=anchored)
+        for index in rules:
+            extractor.of_rule(index, self._rules.rules[index], routed=scope.is_routed)
         fresh = sorted(one for one in asked - (known or {}).keys() if len(one.data) >= SHORT)
         if anchored:
             fresh = fresh[:MAX_ANCHORED]
