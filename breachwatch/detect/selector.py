@@ -29,8 +29,8 @@ RULE_BYTES = 4 << 10
 NOISY = 1e-3
 """Hits per line from which on a rule's patterns are tied to its field."""
 
-MAX_ANCHORED = 2_000
-"""Such patterns compile slowly."""
+MAX_ANCHORED = 12
+"""Rules whose patterns are tied to their field, the noisiest first: such patterns compile slowly."""
 
 SHORT = 3
 """Shorter literals are everywhere: counting them costs more than knowing it."""
@@ -113,9 +113,9 @@ class Selector:
         """The plan that looks for what is rare in the sample."""
         rates = self._rates(form, scope, sample, rules, frozenset())
         plan = self._plan(form, scope, rates.cost)
-        noisy = frozenset(
-            index for index, witness in plan.witnesses.items() if witness and sum(map(rates.cost, witness)) > NOISY
-        )
+        noise = {index: sum(map(rates.cost, witness)) for index, witness in plan.witnesses.items() if witness}
+        loudest = sorted(noise, key=lambda index: -noise[index])[:MAX_ANCHORED]
+        noisy = frozenset(index for index in loudest if noise[index] > NOISY)
         if not noisy or not form.escapes_json:
             return plan
         rates = self._rates(form, scope, sample, noisy, noisy, rates.known)
@@ -140,8 +140,6 @@ class Selector:
         for index in rules:
             extractor.of_rule(index, self._rules.rules[index], routed=scope.is_routed)
         fresh = sorted(one for one in asked - (known or {}).keys() if len(one.data) >= SHORT)
-        if anchored:
-            fresh = fresh[:MAX_ANCHORED]
         return _Rates({**(known or {}), **self._counted(fresh, sample)})
 
     def _counted(self, patterns: Sequence[Pattern], sample: bytes) -> dict[Pattern, float]:
