@@ -6,7 +6,7 @@ is what reading every line would have given. A sample of lines is judged without
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
@@ -17,7 +17,8 @@ from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, LogSource, Match, RawLine
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
-from breachwatch.parse.rawform import FORMS
+from breachwatch.parse.auto import AutoParser
+from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
 Found = tuple[Event, list[Match]]
@@ -25,8 +26,9 @@ Found = tuple[Event, list[Match]]
 
 def form_of(parser: Parser) -> RawForm | None:
     """The form of the lines that a parser reads; None where nothing is promised (`auto`: not yet)."""
-    settled = getattr(parser, "settled", None)
-    return FORMS.get(parser.format if settled is None else settled)
+    if isinstance(parser, AutoParser):
+        return None if parser.settled is None else SETTLED.get(parser.settled)
+    return FORMS.get(parser.format)
 
 
 @dataclass(slots=True)
@@ -55,7 +57,8 @@ class BlockReader:
         self.events += lines - len(found)
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
         for candidate in found:
-            rules, verdict = candidate.rules, None
+            rules = candidate.rules
+            verdict: Sequence[int] | None = None
             if programs is not None and rules is not None:
                 verdict = programs.judged(rules, data[candidate.start : candidate.end - 1])
                 if verdict == ():
@@ -69,10 +72,12 @@ class BlockReader:
                 placed = event if logsource is None else relocated(event, logsource)
                 if candidate.start in sampled:
                     self._compare(placed, sampled[candidate.start], programs, line)
-                yield (
-                    placed,
-                    self.detector.feed(placed, rules if verdict is None else verdict, judged=verdict is not None),
-                )
+                    yield placed, self.detector.feed(placed)
+                    continue
+                judged = verdict
+                if judged is None:
+                    judged = self.selector.judge.satisfied(plan.rules if rules is None else rules, placed)
+                yield placed, self.detector.feed(placed, judged, judged=True)
         skip.until(len(block.data))
         skip.settle()
 
@@ -80,9 +85,10 @@ class BlockReader:
         if before is not None and before.rules is None:
             return
         among = () if before is None else before.rules or ()
-        verdict = programs.judged(among, line.data) if programs is not None and among else None
-        found = self.detector.matching(event, among, judged=verdict) if among else set()
-        self.sampler.compare(self.detector.matching(event), found)
+        verdict: Sequence[int] | None = programs.judged(among, line.data) if programs is not None and among else None
+        if verdict is None:
+            verdict = self.selector.judge.satisfied(among, event)
+        self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
 
 
 @dataclass(slots=True)

@@ -98,20 +98,20 @@ class Scan:
         how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
         self.totals.files += 1
         for seen in read_pieces(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
-            self._count(seen)
             if isinstance(seen, Gap):
                 yield gap_object(seen)
+            before = pipeline.lines
             yield from self._told(pipeline.matches(seen, how))
+            self._count(seen, pipeline.lines - before)
         yield from self._told(pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events
         self.totals.candidates += pipeline.candidates
 
-    def _count(self, seen: Block | RawLine | Gap) -> None:
+    def _count(self, seen: Block | RawLine | Gap, lines: int) -> None:
         match seen:
             case Gap():
                 self.totals.gaps += 1
             case Block():
-                lines = seen.data.count(b"\n")
                 self.totals.lines += lines
                 self.totals.bytes += len(seen.data) - lines
             case RawLine():

@@ -59,12 +59,10 @@ class Detector:
                     self._correlate(rule.ref.id, event, found)
         return found
 
-    def matching(
-        self, event: Event, among: Sequence[int] | None = None, *, judged: Sequence[int] | None = None
-    ) -> set[str]:
+    def matching(self, event: Event, *, judged: Sequence[int] | None = None) -> set[str]:
         """Ids of all the rules that the event satisfies, as `feed` would find them, with nothing remembered."""
         rules = self.rules.rules
-        chosen = judged if judged is not None else range(len(rules)) if among is None else among
+        chosen = range(len(rules)) if judged is None else judged
         return {
             rule.ref.id
             for rule in (rules[index] for index in chosen)

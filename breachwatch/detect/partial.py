@@ -25,17 +25,22 @@ MAX_OPEN = 60
 MISSING: Any = object()
 """Stands for a field that is not there."""
 
+Field = tuple[tuple[str, ...], bool]
+"""Attributes that stand for a field's names, and whether it may stand nested."""
+
 _decode_all = msgspec.json.Decoder().decode
 
 
 class _Fields(View):
     """A record of which only some fields were decoded."""
 
-    __slots__ = ("_low", "_texts", "line", "names", "record")
+    __slots__ = ("_is_nested", "_low", "_roots", "_texts", "line", "names", "record")
 
-    def __init__(self, record: Any, names: Mapping[int, tuple[tuple[str, ...], str]], line: bytes) -> None:
+    def __init__(self, record: Any, names: Mapping[int, Field], roots: tuple[str, ...], line: bytes) -> None:
         super().__init__()
         self.record = record
+        self._roots = roots
+        self._is_nested: bool | None = None
         self.names = names
         self.line = line
         self._low: bytes | None = None
@@ -69,15 +74,21 @@ class _Fields(View):
         return self._value(field) is not MISSING
 
     def _value(self, field: int) -> Any:
-        attributes, roots = self.names[field]
+        attributes, dotted = self.names[field]
         record = self.record
         for attribute in attributes:
             value = getattr(record, attribute)
             if value is not MISSING:
                 return value
-            if roots and any(getattr(record, root) is not MISSING for root in roots.split()):
+            if dotted and self._nested():
                 raise Undecided  # the field may stand nested
         return MISSING
+
+    def _nested(self) -> bool:
+        """True if some field may stand nested in the record."""
+        if self._is_nested is None:
+            self._is_nested = any(getattr(self.record, root) is not MISSING for root in self._roots)
+        return self._is_nested
 
     def low(self) -> bytes:
         """The line, in lower case as far as it is ASCII."""
@@ -103,13 +114,15 @@ class Program:
     def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names]) -> None:
         self._parts = parts
         attributes: dict[str, str] = {}
-        self._names: dict[int, tuple[tuple[str, ...], str]] = {}
+        self._names: dict[int, Field] = {}
+        all_roots: set[str] = set()
         for number, names in fields.items():
             roots = {root for name in names for root in _roots(name)}
-            for name in (*names, *roots):
+            for name in (*names, *sorted(roots)):
                 attributes.setdefault(name, f"f{len(attributes)}")
-            own = tuple(attributes[name] for name in names)
-            self._names[number] = own, " ".join(sorted(attributes[root] for root in roots))
+            self._names[number] = tuple(attributes[name] for name in names), bool(roots)
+            all_roots |= roots
+        self._roots = tuple(sorted(attributes[root] for root in all_roots))
         record = msgspec.defstruct(
             "Record",
             [(attribute, Any, MISSING) for attribute in attributes.values()],
@@ -123,7 +136,7 @@ class Program:
         if line.count(b"{") + line.count(b"[") > MAX_OPEN:
             raise Undecided
         try:
-            view = _Fields(self._decode(line), self._names, line)
+            view = _Fields(self._decode(line), self._names, self._roots, line)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
             raise Undecided from None
         return tuple([index for index, predicate in self._parts if predicate(view)])

@@ -47,6 +47,11 @@ class Scope(NamedTuple):
     any_logsource: bool = False
     """Every rule is tried, whatever its log source."""
 
+    @property
+    def is_routed(self) -> bool:
+        """Events are of various log sources, and rules are for some."""
+        return not self.any_logsource and self.logsource is None
+
 
 class Plan:
     """Patterns of all the rules that lines of one form can match."""
@@ -60,13 +65,20 @@ class Plan:
         cost: Cost = prior,
         anchored: frozenset[int] = frozenset(),
         backend: str | None = None,
+        known: Mapping[int, Witness | None] | None = None,
     ) -> None:
+        """`known`: witnesses to keep, of all the rules but those that are `anchored`."""
         self.form = form
-        self.rules = tuple(index for index, rule in enumerate(rules) if _in_scope(rule, form, scope))
-        routed = not scope.any_logsource and scope.logsource is None
+        if known is None:
+            self.rules = tuple(index for index, rule in enumerate(rules) if _in_scope(rule, form, scope))
+        else:
+            self.rules = tuple(known)
         extractor = Extractor(form, cost, anchored=anchored)
         self.witnesses: Mapping[int, Witness | None] = {
-            index: extractor.of_rule(index, rules[index], routed=routed) for index in self.rules
+            index: extractor.of_rule(index, rules[index], routed=scope.is_routed)
+            if known is None or index in anchored
+            else known[index]
+            for index in self.rules
         }
         self.open = tuple(index for index, witness in self.witnesses.items() if witness is None)
         """Rules about which the bytes of a line say nothing: every line is a candidate for these."""

@@ -145,23 +145,25 @@ class _Writer:
             return self._text(field, value)
         if isinstance(value, Scalar) and not value.boolean and not any(char.isalpha() for char in value.text):
             return f"(d[{field}] == {self._constant(value.text)})"
-        return f"(d.raw({field}) is not None and {self._constant(leaf.test)}(d.raw({field})))"
+        return f"((v := d.raw({field})) is not None and {self._constant(leaf.test)}(v))"
 
     def _keyword(self, keyword: Keyword) -> str:
-        """A text inside a text, for which the line itself is asked first; any other test on each text."""
+        """The line is asked first for what the text needs; then all texts at once, or each, if that says more."""
         value = keyword.value
-        if isinstance(value, Text) and not value.cased and len(value.pieces) == 3:  # noqa: PLR2004  # `*text*`
-            first, text, last = value.pieces
-            if first == ANY and last == ANY and text and "\0" not in text:
-                wanted = folded(text)
-                found = f"{self._constant(wanted)} in d[{WHOLE}]"
-                if wanted.isascii() and wanted.isprintable() and not NUMERIC.issuperset(wanted):
-                    written = wanted.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
-                    return f"({self._constant(written)} in d.low() and {found})"
-                return f"({found})"
-        return f"any(map({self._constant(keyword.test)}, d.texts()))"
+        if not isinstance(value, Text):
+            return f"any(map({self._constant(keyword.test)}, d.texts()))"
+        texts = [folded(piece) for piece in value.pieces if piece]
+        asked = [f"{self._constant(_written(text))} in d.low()" for text in texts if _stands_in_line(text)]
+        if (
+            value.pieces == (ANY, *value.pieces[1:2], ANY)
+            and len(texts) == 1
+            and not value.cased
+            and "\0" not in texts[0]
+        ):
+            return "(" + " and ".join([*asked, f"{self._constant(texts[0])} in d[{WHOLE}]"]) + ")"
+        return "(" + " and ".join([*asked, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
 
-    def _text(self, field: int, value: Text) -> str:
+    def _text(self, field: int, value: Text) -> str:  # noqa: PLR0911  # one return per shape
         pieces = [piece if piece is ONE else folded(piece) for piece in value.pieces]
         texts = [piece for piece in pieces if piece]
         shape = tuple("?" if piece is ONE else "*" if piece == ANY else "x" for piece in pieces)
@@ -173,6 +175,10 @@ class _Writer:
             return f"(d[{field}] is not None)"
         if shape == ("*", "x", "*"):
             return f"({self._constant(texts[0])} in (d[{field}] or ''))"
+        if shape == ("x", "*"):
+            return f"((d[{field}] or '').startswith({self._constant(texts[0])}))"
+        if shape == ("*", "x"):
+            return f"((d[{field}] or '').endswith({self._constant(texts[0])}))"
         return f"(d[{field}] is not None and {self._constant(comparison(pieces))}(d[{field}]))"
 
     def _field(self, leaf: FieldTest | IsNull | Exists) -> int:
@@ -184,6 +190,16 @@ class _Writer:
         name = f"c{len(self.constants)}"
         self.constants[name] = value
         return name
+
+
+def _stands_in_line(text: str) -> bool:
+    """True if no record holds the text without its line holding it as `_written`."""
+    return text.isascii() and text.isprintable() and not NUMERIC.issuperset(text)
+
+
+def _written(text: str) -> bytes:
+    """Text as JSON writes it."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
 
 
 def _affix(part: Condition) -> tuple[str, str] | None:

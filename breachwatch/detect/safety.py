@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from breachwatch.detect.regexlits import required_literals
 from breachwatch.errors import RuleError
 
 MANY = 64
@@ -32,6 +33,9 @@ MAX_SQUARED = 16_384
 
 MAX_WAYS = 100_000
 """Ways in which bounded repetitions may share one place of a text; beyond it counts as unbounded."""
+
+MAX_GATE = 8
+"""Texts of which a value has to hold one before it is searched."""
 
 WORTH_RE2 = 256
 """From so many ways on RE2 is tried first."""
@@ -108,7 +112,32 @@ def linear_search(pattern: str, flags: int) -> Callable[[str], bool]:
 
 @lru_cache(maxsize=4_096)
 def searcher(pattern: str, flags: int) -> Callable[[str], bool]:
-    """The search that decides for an expression. Raises: RuleError, re.error."""
+    """The search that decides for an expression. Raises: RuleError, re.error.
+
+    Most values lack what every match holds: looking for that first costs a fraction of the search.
+    """
+    search = ungated_searcher(pattern, flags)
+    sets = [one for one in required_literals(pattern, flags, controls=True) if len(one) <= MAX_GATE]
+    if not sets:
+        return search
+    texts = min(sets, key=lambda one: (len(one), -min(map(len, one))))
+    folds = any(text.lower() != text.upper() for text in texts)
+    gate = tuple(sorted({text.lower() for text in texts}))
+
+    def gated(text: str) -> bool:
+        if folds:
+            if not text.isascii():
+                return search(text)  # other characters may equal these letters
+            low = text.lower()
+        else:
+            low = text
+        return any(wanted in low for wanted in gate) and search(text)
+
+    return gated
+
+
+def ungated_searcher(pattern: str, flags: int) -> Callable[[str], bool]:
+    """The search itself. Raises: RuleError, re.error."""
     if is_costly(pattern, flags):
         return linear_search(pattern, flags)
     tree = _parsed(pattern, flags)

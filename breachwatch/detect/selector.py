@@ -7,14 +7,16 @@ of them, and the plan is made again with what is rare there; rules that stay noi
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
+from breachwatch.detect.eventview import Judge
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.prefilter import backend, scanner
-from breachwatch.detect.witness import Cost, Pattern, prior
+from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, prior
 from breachwatch.model.rawform import RawForm
 
 SAMPLE_BYTES = 1 << 20
@@ -27,8 +29,11 @@ RULE_BYTES = 4 << 10
 NOISY = 1e-3
 """Hits per line from which on a rule's patterns are tied to its field."""
 
-MAX_ANCHORED = 2_000
-"""Such patterns compile slowly."""
+MAX_ANCHORED = 12
+"""Rules whose patterns are tied to their field, the noisiest first: such patterns compile slowly."""
+
+SHORT = 3
+"""Shorter literals are everywhere: counting them costs more than knowing it."""
 
 REGEX_COST = 2e-4
 """What an expression has to save, in hits per line, to be worth more than a literal."""
@@ -54,6 +59,11 @@ class Selector:
         self._plans: dict[tuple[str, Scope], _Fitted] = {}
         self._programs: dict[str, Programs] = {}
 
+    @cached_property
+    def judge(self) -> Judge:
+        """The rules as code over events."""
+        return Judge(self._rules.rules)
+
     @property
     def is_able(self) -> bool:
         """False where no scanner is installed: then every line is read."""
@@ -71,7 +81,7 @@ class Selector:
             found.size_bytes += len(data[:room])
             found.passed_bytes += len(data)
             if found.passed_bytes >= max(LEAST_BYTES, RULE_BYTES * len(found.plan.rules)):
-                found.plan = self._fit(form, scope, b"".join(found.lines))
+                found.plan = self._fit(form, scope, found.plan.rules, b"".join(found.lines))
                 found.is_fitted, found.lines = True, []
         return found.plan
 
@@ -88,26 +98,35 @@ class Selector:
         """Expected hits of a pattern per line, before any was seen."""
         return prior(pattern)
 
-    def _plan(self, form: RawForm, scope: Scope, cost: Cost, anchored: frozenset[int] = frozenset()) -> Plan:
-        return Plan(self._rules.rules, form, scope, cost=cost, anchored=anchored, backend=self._library)
+    def _plan(
+        self,
+        form: RawForm,
+        scope: Scope,
+        cost: Cost,
+        anchored: frozenset[int] = frozenset(),
+        known: Mapping[int, Witness | None] | None = None,
+    ) -> Plan:
+        rules, library = self._rules.rules, self._library
+        return Plan(rules, form, scope, cost=cost, anchored=anchored, backend=library, known=known)
 
-    def _fit(self, form: RawForm, scope: Scope, sample: bytes) -> Plan:
+    def _fit(self, form: RawForm, scope: Scope, rules: Iterable[int], sample: bytes) -> Plan:
         """The plan that looks for what is rare in the sample."""
-        rates = self._rates(form, scope, sample, frozenset())
+        rates = self._rates(form, scope, sample, rules, frozenset())
         plan = self._plan(form, scope, rates.cost)
-        noisy = frozenset(
-            index for index, witness in plan.witnesses.items() if witness and sum(map(rates.cost, witness)) > NOISY
-        )
+        noise = {index: sum(map(rates.cost, witness)) for index, witness in plan.witnesses.items() if witness}
+        loudest = sorted(noise, key=lambda index: -noise[index])[:MAX_ANCHORED]
+        noisy = frozenset(index for index in loudest if noise[index] > NOISY)
         if not noisy or not form.escapes_json:
             return plan
-        rates = self._rates(form, scope, sample, noisy, rates.known)
-        return self._plan(form, scope, rates.cost, noisy)
+        rates = self._rates(form, scope, sample, noisy, noisy, rates.known)
+        return self._plan(form, scope, rates.cost, noisy, plan.witnesses)
 
     def _rates(
         self,
         form: RawForm,
         scope: Scope,
         sample: bytes,
+        rules: Iterable[int],
         anchored: frozenset[int],
         known: Mapping[Pattern, float] | None = None,
     ) -> _Rates:
@@ -117,10 +136,10 @@ class Selector:
             asked.add(pattern)
             return 0.0
 
-        self._plan(form, scope, note, anchored)
-        fresh = sorted(asked - (known or {}).keys())
-        if anchored:
-            fresh = fresh[:MAX_ANCHORED]
+        extractor = Extractor(form, note, anchored=anchored)
+        for index in rules:
+            extractor.of_rule(index, self._rules.rules[index], routed=scope.is_routed)
+        fresh = sorted(one for one in asked - (known or {}).keys() if len(one.data) >= SHORT)
         return _Rates({**(known or {}), **self._counted(fresh, sample)})
 
     def _counted(self, patterns: Sequence[Pattern], sample: bytes) -> dict[Pattern, float]:
@@ -132,7 +151,7 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class _Rates:
-    """Measured frequencies; what was not measured is taken for common."""
+    """Measured frequencies; what was too short to measure is taken for common."""
 
     known: Mapping[Pattern, float]
 
@@ -140,6 +159,6 @@ class _Rates:
         """Expected hits per line: as measured and, for what never occurred, the rarer the longer."""
         measured = self.known.get(pattern)
         if measured is None:
-            return 1.0
+            return max(0.1, prior(pattern))
         dear = REGEX_COST if pattern.is_regex else 0.0
         return measured + dear + 1e-3 * 0.5 ** min(len(pattern.data), 20)

@@ -186,9 +186,21 @@ class Extractor:
         if name in form.signs:
             return self._signed(form.signs[name], leaf)
         if name in form.exact:
-            return self._exact(value, _PLAIN)
+            return self._exact(value)
         if name in form.decoded:
-            return [found | {self._escapes} for found in self._exact(value, UNRESERVED)]
+            return [found | {self._escapes} for found in self._decoded(value)]
+        return []
+
+    def _decoded(self, value: Value) -> Options:
+        """Witnesses, beside the escapes, of a value that the parser decoded."""
+        if isinstance(value, Text):
+            return [found for text, _, _ in text_runs(value) for found in _url_parts(text)]
+        if isinstance(value, Regex):
+            sets = required_literals(value.pattern, value.flags, controls=True)
+            chosen = [[self._cheapest(_url_parts(text)) for text in sorted(texts)] for texts in sets]
+            return [frozenset[Pattern]().union(*filter(None, parts)) for parts in chosen if all(parts)]
+        if isinstance(value, Scalar) and not value.boolean and UNRESERVED.fullmatch(value.text):
+            return [frozenset({literal(value.text)})]
         return []
 
     def _signed(self, signs: Mapping[str, Words], leaf: FieldTest) -> Options:
@@ -197,27 +209,22 @@ class Extractor:
             return []
         return [frozenset(literal(word) for words in possible for word in words)]
 
-    def _exact(self, value: Value, plain: re.Pattern[str]) -> Options:
+    def _exact(self, value: Value) -> Options:
         """Witnesses of a value that stands in the line as it is."""
         if isinstance(value, Text):
-            runs = [run for text, _, _ in text_runs(value) for run in plain.findall(text)]
-            if plain is UNRESERVED:
-                runs = [stripped for run in runs if (stripped := _without_x(run))]
-            if not runs and plain is _PLAIN:
+            runs = [run for text, _, _ in text_runs(value) for run in _PLAIN.findall(text)]
+            if not runs:
                 return [_spelled(text) for text, _, _ in text_runs(value) if not text.isascii()]
             return [frozenset({literal(run)}) for run in runs]
         if isinstance(value, Scalar) and not value.boolean:
-            return [frozenset({literal(value.text)})] if plain.fullmatch(value.text) else []
+            return [frozenset({literal(value.text)})] if _PLAIN.fullmatch(value.text) else []
         if isinstance(value, Regex):
-            sets = [
-                [_longest(text, plain) for text in found] for found in required_literals(value.pattern, value.flags)
-            ]
-            return [frozenset(map(literal, found)) for found in sets if all(found)]
+            return [frozenset(map(literal, found)) for found in required_literals(value.pattern, value.flags)]
         return []
 
     def _keyword(self, value: Value) -> Options:
         if not self._form.escapes_json:
-            return self._exact(value, _PLAIN)
+            return self._exact(value)
         return self._json_texts(value, anywhere=True)
 
     # -- JSON -----------------------------------------------------------------------------------------------------
@@ -257,10 +264,20 @@ def _without_x(run: str) -> str:
     return run.lstrip("xX")
 
 
-def _longest(text: str, plain: re.Pattern[str]) -> str:
-    """The longest stretch of a text that stands in the line as it is; empty if there is none."""
-    runs = plain.findall(text)
-    return max(map(_without_x, runs) if plain is UNRESERVED else runs, key=len, default="")
+def _url_parts(text: str) -> list[Witness]:
+    """What a line holds whose URL, decoded, holds the text: a stretch that nobody encodes, or one other character."""
+    found = [frozenset({literal(part)}) for run in UNRESERVED.findall(text) if (part := _without_x(run))]
+    for char in dict.fromkeys(text):
+        if char == "\n":
+            found.append(frozenset(map(literal, ("%0a", "\\n"))))
+        elif char.isascii() and char not in " +%\x7f" and not UNRESERVED.fullmatch(char):
+            raw = Pattern(is_regex=False, data=char.encode("ascii"))
+            found.append(frozenset({raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
+    return found
+
+
+_C_ESCAPES = {"\b": ("\\b",), "\r": ("\\r",), "\t": ("\\t",), "\v": ("\\v",)}
+"""How servers write control characters. Source: Apache ap_escape_logitem."""
 
 
 def exact_text(value: Value) -> str | None:

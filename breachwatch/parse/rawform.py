@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 from breachwatch.model import LogSource
 from breachwatch.model.rawform import RawForm, Words
@@ -119,6 +120,13 @@ def _program_words(wanted: LogSource) -> tuple[Words, ...] | None:
     return _PROGRAMS.get(wanted, ())
 
 
+def _syslog_words(wanted: LogSource) -> tuple[Words, ...] | None:
+    """The same in a syslog file, where web servers are programs like others."""
+    if wanted.category == "webserver" or wanted.product in ("nginx", "apache"):
+        return (("nginx", "httpd", "apache"),)
+    return _program_words(wanted)
+
+
 _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -164,7 +172,23 @@ TEXT = RawForm(
     dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated"),
     digits_fold=True,
 )
-"""Syslog, access and error logs."""
+"""Access and error logs, and what else is in their files."""
+
+SYSLOG = replace(TEXT, name="syslog", words_of=_syslog_words)
+"""Syslog."""
+
+SYSLOG_AND_OTHERS = replace(
+    SYSLOG,
+    name="syslog and others",
+    # lines that `auto` reads as those of a web server, whatever the file
+    dirty=(
+        *TEXT.dirty,
+        r"\[[0-9]{2}/[a-z]{3}/[0-9]{4}:",
+        r"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:",
+        r"\[[a-z]{3} [a-z]{3} [ 0-9][0-9] [0-9]{2}:",
+    ),
+)
+"""Syslog in a file whose format nobody named."""
 
 JSON = RawForm(
     name="json",
@@ -184,14 +208,17 @@ JSON = RawForm(
 """JSON records."""
 
 FORMS: Mapping[str, RawForm] = {
-    "syslog": TEXT,
-    "syslog5424": TEXT,
-    "sshd": TEXT,
+    "syslog": SYSLOG,
+    "syslog5424": SYSLOG,
+    "sshd": SYSLOG,
     "nginx": TEXT,
     "apache": TEXT,
     "json": JSON,
 }
-"""By format. `auto` has the form of the format it settled on; formats that are missing here are read line by line."""
+"""By format; formats that are missing here are read line by line."""
+
+SETTLED: Mapping[str, RawForm] = {**FORMS, "syslog": SYSLOG_AND_OTHERS}
+"""By the format that `auto` settled on."""
 
 _TIME_KEYS = (b'timestamp"', b'"time"', b'"ts"', b'"date"', b'"eventTime"', b"\\u")
 

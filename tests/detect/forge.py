@@ -366,6 +366,8 @@ def lines(draw: random.Random, log_format: str, count: int) -> bytes:
         made = [json_line(draw) for _ in range(count)]
     elif log_format in ("nginx", "apache"):
         made = [text_line(draw, ACCESS, lambda _draw: "") for _ in range(count)]
+    elif log_format == "mixed":
+        made = [lines(draw, draw.choice(("syslog", "syslog", "nginx", "json")), 1)[:-1] for _ in range(count)]
     else:
         made = [text_line(draw, SYSLOG, syslog_head) for _ in range(count)]
     return b"".join(line + b"\n" for line in made)

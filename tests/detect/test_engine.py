@@ -107,7 +107,7 @@ class NotByPresence(Selector):
 def compare(seed: int, log_format: str) -> tuple[int, int]:
     """One handful of rules on one handful of lines; the pairs and the matches there were."""
     draw = random.Random(seed)
-    shape = draw.choice(("syslog", "nginx", "json")) if log_format == "auto" else log_format
+    shape = draw.choice(("syslog", "nginx", "json", "mixed", "mixed")) if log_format == "auto" else log_format
     data = blocks(forge.lines(draw, shape, LINES), draw)
     logsource = draw.choice((None, None, LogSource("linux", "process_creation", "")))
     how = SourceFormat(format=log_format, logsource=logsource)
