@@ -76,7 +76,9 @@ class BlockReader:
                     continue
                 judged = verdict
                 if judged is None:
-                    judged = self.selector.judge.satisfied(plan.rules if rules is None else rules, placed)
+                    # a dirty line may be of a source that lines of this form never are (JSON among syslog)
+                    among = self.detector.positions(placed.logsource) if rules is None else rules
+                    judged = self.selector.judge.satisfied(among, placed)
                 yield placed, self.detector.feed(placed, judged, judged=True)
         skip.until(len(block.data))
         skip.settle()

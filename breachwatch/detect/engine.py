@@ -23,6 +23,7 @@ class Detector:
         self.rules = rules
         self.any_logsource = any_logsource
         self._by_logsource: dict[LogSource, Sequence[Rule]] = {}
+        self._positions: dict[LogSource, Sequence[int]] = {}
         self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
         self._readers: dict[str, list[Correlator]] = {}
         for correlator in self._correlators.values():
@@ -68,6 +69,17 @@ class Detector:
             for rule in (rules[index] for index in chosen)
             if self._fits(rule, event.logsource) and (judged is not None or holds(rule.condition, event))
         }
+
+    def positions(self, logsource: LogSource) -> Sequence[int]:
+        """Positions of the rules for events of a log source."""
+        found = self._positions.get(logsource)
+        if found is None:
+            if len(self._positions) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
+                self._positions.clear()
+            rules = self.rules.rules
+            found = [index for index, rule in enumerate(rules) if self._fits(rule, logsource)]
+            self._positions[logsource] = found
+        return found
 
     def _fits(self, rule: Rule, logsource: LogSource) -> bool:
         return self.any_logsource or applies(rule.logsource, logsource)

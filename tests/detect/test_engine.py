@@ -304,3 +304,17 @@ def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
     assert sampler.differences == len(sampled)
     assert sampler.wrong == {"r": len(sampled)}
     assert 0 < sampler.lines <= 30
+
+
+def test_a_record_of_another_source_among_syslog_lines_is_found():
+    rule = Rule(
+        ref=RuleRef(id="r", title="r", level=Level.LOW),
+        logsource=LogSource("linux", "", "auditd"),
+        condition=contains("kill"),
+        source="t",
+    )
+    rules = RuleSet(rules=(rule,))
+    said = b"Dec 10 06:55:01 web01 sshd[3]: Failed password for root from 203.0.113.7 port 4711 ssh2\n"
+    block = Block(source="x", data=said * 3 + b'{"F":"kill","event.dataset":"linux.auditd"}\n' + said, generation="g")
+    work = pipeline(rules, any_logsource=False, prefilter=True)
+    assert [found[0] for found in found_in(work, [block], SourceFormat())] == [3 * len(said)]
