@@ -301,6 +301,12 @@ class Agent:
             if isinstance(watched.source, LogFiles):
                 watched.source.hint()
 
+    def grew(self, paths: set[str]) -> None:
+        """These logs were written to: read them first. All are looked at now and then whatever the kernel says."""
+        for watched in self._sources:
+            if isinstance(watched.source, LogFiles):
+                watched.source.grew(paths)
+
     def folders(self) -> set[Path]:
         """Where log files lie now, for kernel wake-ups."""
         return {folder for log in self._settings.logs for folder in folders(log.path)}
@@ -402,8 +408,10 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             for folder in failed.keys() - unwatched.keys():
                 agent.note("folder_polled", f"{folder}: {failed[folder]}; it is looked at every {POLL_S:.0f} s")
             unwatched = failed
+        agent.grew(wake.take_grown())
         if agent.tick():
             idle = 0
+            wake.wait(0)  # what the kernel said meanwhile
         else:
             # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
             idle = idle + 1 if wake.wait(agent.next_due_s) else 0

@@ -42,8 +42,10 @@ class Pipeline:
     events: int = 0
     lines: int = 0
     _parsers: dict[tuple[str, str], Parser] = field(default_factory=dict)
-    _assemblers: dict[tuple[str, str], tuple[Assembler, SourceFormat]] = field(default_factory=dict)
+    _assemblers: dict[tuple[str, str], Assembler] = field(default_factory=dict)
     """Parsers that may hold lines of unfinished events."""
+    _holding: dict[tuple[str, str], tuple[Assembler, SourceFormat]] = field(default_factory=dict)
+    """Those that do: few, however many logs there are."""
     _peers: dict[tuple[str, str], None] = field(default_factory=dict)
     """Parsers of senders on the network, oldest first."""
     _released: list[Event] = field(default_factory=list)
@@ -64,6 +66,9 @@ class Pipeline:
             parser = self._new_parser(key, how)
         context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
         events = parser.parse(seen, context)
+        assembler = self._assemblers.get(key)
+        if assembler is not None and assembler.is_holding:
+            self._holding[key] = assembler, how
         if how.logsource is None:
             return events
         return [_with_logsource(event, how.logsource) for event in events]
@@ -75,13 +80,14 @@ class Pipeline:
             if len(self._peers) > MAX_PEERS:
                 self._forget_oldest_peer()
         if isinstance(parser, Assembler):
-            self._assemblers[key] = parser, how
+            self._assemblers[key] = parser
         return parser
 
     def _forget_oldest_peer(self) -> None:
         oldest = next(iter(self._peers))
         del self._peers[oldest], self._parsers[oldest]
-        if (held := self._assemblers.pop(oldest, None)) is not None:
+        self._assemblers.pop(oldest, None)
+        if (held := self._holding.pop(oldest, None)) is not None:
             self._released += self._flushed(*held, everything=True)
 
     def matches(self, seen: Seen, how: SourceFormat) -> Iterator[tuple[Event, list[Match]]]:
@@ -92,8 +98,10 @@ class Pipeline:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
         released, self._released = self._released, []
         yield from self._fed(released)
-        for assembler, how in self._assemblers.values():
+        for key, (assembler, how) in list(self._holding.items()):
             yield from self._fed(self._flushed(assembler, how, everything=everything))
+            if not assembler.is_holding:
+                del self._holding[key]
 
     def _flushed(self, assembler: Assembler, how: SourceFormat, *, everything: bool) -> Sequence[Event]:
         context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
@@ -125,14 +133,17 @@ class Pipeline:
 
     def unfinished(self) -> list[tuple[str, RawLine]]:
         """(format, line) of everything that waits for the rest of its event: belongs to the offsets read so far."""
-        return [(name, line) for (name, _), (assembler, _) in self._assemblers.items() for line in assembler.waiting]
+        return [(name, line) for (name, _), (assembler, _) in self._holding.items() for line in assembler.waiting]
 
     def restore(self, unfinished: Iterable[tuple[str, RawLine]]) -> None:
         """Hold these lines again; their offsets were stored as read."""
         for name, line in unfinished:
             key = name, _origin(line)
-            parser = self._parsers.get(key) or self._new_parser(key, SourceFormat(format=name))
+            how = SourceFormat(format=name)
+            parser = self._parsers.get(key) or self._new_parser(key, how)
             parser.parse(line, ParseContext(host=self.host, reference_utc=self.now()))
+            if key in self._assemblers:
+                self._holding[key] = self._assemblers[key], how
 
 
 def _origin(line: RawLine) -> str:

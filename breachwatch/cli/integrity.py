@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -145,21 +146,12 @@ def _actor() -> str:
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
     """A bar on the terminal, nothing where there is none."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("folders"))
-    console = Console(stderr=True)
-    with Bar(*columns, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(label, total=None)
-        shown = -1
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def move(done: int, total: int) -> None:
-            nonlocal shown
-            if done != shown:
-                shown = done
-                bar.update(task, completed=done, total=max(total, done, 1))
+            if done > bar.pos:
+                bar.length = max(total, done)
+                bar.update(done - bar.pos)
 
         yield move
 

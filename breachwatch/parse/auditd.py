@@ -108,6 +108,11 @@ class AuditdParser:
         self._size += len(line.data)
 
     @property
+    def is_holding(self) -> bool:
+        """True while an event is unfinished."""
+        return bool(self._open)
+
+    @property
     def waiting(self) -> Sequence[RawLine]:
         """Lines of unfinished events, to be parsed again after a restart."""
         return [line for item in self._open.values() for line in item.lines]

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from breachwatch.model import Event, LogSource, RawLine
 from breachwatch.parse.auditd import AuditdParser
-from breachwatch.parse.context import Assembler, ParseContext, Reader
+from breachwatch.parse.context import ParseContext, Reader
 from breachwatch.parse.event import unparsable, visible_text
 from breachwatch.parse.journal import JournalParser
 from breachwatch.parse.jsonlines import JsonParser
@@ -70,6 +70,7 @@ class AutoParser:
 
     def __init__(self) -> None:
         self._readers: dict[str, Reader] = {}
+        self._audit: AuditdParser | None = None
         self._current: Reader | None = None
         self._last_at: datetime | None = None
 
@@ -93,14 +94,18 @@ class AutoParser:
         return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=LogSource()),)
 
     @property
+    def is_holding(self) -> bool:
+        """True while an audit event is unfinished."""
+        return self._audit is not None and self._audit.is_holding
+
+    @property
     def waiting(self) -> Sequence[RawLine]:
         """Lines of unfinished audit events."""
-        return [line for reader in self._readers.values() if isinstance(reader, Assembler) for line in reader.waiting]
+        return () if self._audit is None else self._audit.waiting
 
     def flush(self, context: ParseContext, *, everything: bool = False) -> Sequence[Event]:
         """Audit events that have waited long enough."""
-        assemblers = (reader for reader in self._readers.values() if isinstance(reader, Assembler))
-        return [event for reader in assemblers for event in reader.flush(context, everything=everything)]
+        return () if self._audit is None else self._audit.flush(context, everything=everything)
 
     @staticmethod
     def _is_journal(line: RawLine) -> bool:
@@ -111,6 +116,8 @@ class AutoParser:
         reader = self._readers.get(shape)
         if reader is None:
             reader = self._readers[shape] = _new_reader(shape)
+            if isinstance(reader, AuditdParser):
+                self._audit = reader
         return reader
 
 

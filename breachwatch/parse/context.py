@@ -50,6 +50,11 @@ class Assembler(Protocol):
     """A parser whose events have several lines, which other lines may stand between."""
 
     @property
+    def is_holding(self) -> bool:
+        """True while a line waits; asked after every line."""
+        ...
+
+    @property
     def waiting(self) -> Sequence[RawLine]:
         """Lines of unfinished events: stored with the offset, and parsed again after a restart."""
         ...

@@ -24,6 +24,9 @@ from breachwatch.watch.tail import FileTail, is_other_file
 REDISCOVER_S = 1.0
 """How often names are looked up again without a hint from the kernel."""
 
+FULL_ROUND_S = 0.5
+"""How often all files are looked at, whatever the kernel says grew: thousands of quiet logs must not cost each wake."""
+
 ROTATED_GRACE_S = 5.0
 """A deleted file is read until it was quiet for so long: writers keep their old descriptor for a while."""
 
@@ -65,6 +68,8 @@ class _Look:
 
     until_s: float
     since_ns: int
+    is_cut: bool
+    """The log was cut in place: what is found are copies of it."""
 
 
 class LogFiles:
@@ -81,6 +86,11 @@ class LogFiles:
             clock=clock, framing=spec.framing, max_line_bytes=spec.max_line_bytes, elsewhere=spec.rotated
         )
         self._paths: dict[str, str] = {}
+        self._source_of: dict[str, str] = {}
+        """By path, as the kernel names it."""
+        self._grown: set[str] | None = None
+        """Sources to read in the next poll; None: all."""
+        self._next_full_round = 0.0
         self._current: dict[str, FileTail] = {}
         self._rotated: list[FileTail] = []
         self._packed: list[PackedTail] = []
@@ -131,14 +141,18 @@ class LogFiles:
         """Whether a file has more than the last poll took."""
         return any(isinstance(tail, FileTail) and tail.is_behind for tail in self._all())
 
+    def grew(self, paths: Iterable[str]) -> None:
+        """The kernel said which files were written to: the next poll may leave out others."""
+        self._grown = {self._source_of[path] for path in paths if path in self._source_of}
+
     def hint(self) -> None:
         """The kernel said that names changed: look before the next second."""
         self._next_discovery = 0.0
 
     def poll(self, budget_bytes: int) -> Iterator[Piece]:
         """What is new in all files; a log's later life waits while an earlier one has whole lines left."""
-        self._discover_when_due()
-        tails = self._all()
+        has_discovered = self._discover_when_due()
+        tails = self._tails_due(all_of_them=has_discovered)
         share = max(MIN_SHARE_BYTES, budget_bytes // max(1, len(tails)))
         waiting: set[str] = set()
         for tail in tails:
@@ -148,7 +162,7 @@ class LogFiles:
                 yield from tail.pieces(share)
             else:
                 yield from self._read(tail, share)
-            if tail.has_lines() and self._current.get(tail.source) is not tail:
+            if self._current.get(tail.source) is not tail and tail.has_lines():
                 waiting.add(tail.source)
             if isinstance(tail, PackedTail) and tail.done:
                 self._finish(tail)
@@ -156,6 +170,18 @@ class LogFiles:
         yield from self._second_look.poll([tail for tail in tails if isinstance(tail, FileTail)])
         pending, self._pending = self._pending, []
         yield from pending
+
+    def _tails_due(self, *, all_of_them: bool) -> list[Tail]:
+        now_s = self._clock.monotonic()
+        grown, self._grown = self._grown, None
+        if grown is None or all_of_them or now_s >= self._next_full_round:
+            self._next_full_round = now_s + FULL_ROUND_S
+            return self._all()
+        return [
+            tail
+            for tail in self._all()
+            if tail.source in grown or isinstance(tail, PackedTail) or (isinstance(tail, FileTail) and tail.is_behind)
+        ]
 
     def _read(self, tail: FileTail, share: int) -> Iterator[Piece]:
         try:
@@ -171,7 +197,7 @@ class LogFiles:
     def _cut_in_place(self, tail: FileTail, known: Checkpoint, gap: Gap) -> Gap:
         """A file was emptied or changed under us: finish what a copy of it holds, then begin anew, or realign."""
         copy = self._lives.copied(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
-        self._look(tail.source, (known.changed_ns,))
+        self._look(tail.source, (known.changed_ns,), is_cut=True)
         if copy is not None:
             self._adopt(copy)
             why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
@@ -254,14 +280,15 @@ class LogFiles:
 
     # -- names ----------------------------------------------------------------------------------------------------
 
-    def _discover_when_due(self) -> None:
+    def _discover_when_due(self) -> bool:
         now_s = self._clock.monotonic()
         if now_s < self._next_discovery:
-            return
+            return False
         self._next_discovery = now_s + REDISCOVER_S
         self._listing = Listing()
         found = matching(self._spec.pattern, self._spec.exclude)
         self._paths.update(found)
+        self._source_of = {os.path.normpath(path): source for source, path in found.items()}
         if self._known:
             self._recover(found)
         for source in {**self._current, **found}:
@@ -269,6 +296,7 @@ class LogFiles:
         self._look_around(now_s)
         self._is_first_start = False
         self._looked_ns = int(self._clock.now().timestamp() * 1e9)
+        return True
 
     def _follow(self, source: str, path: str | None) -> None:
         """Make the tail of one name fit the file that has the name now."""
@@ -363,9 +391,12 @@ class LogFiles:
     def _taken(self) -> set[tuple[int, int]]:
         return set(self._claims)
 
-    def _look(self, source: str, times_ns: Iterable[int]) -> None:
+    def _look(self, source: str, times_ns: Iterable[int], *, is_cut: bool = False) -> None:
         """Look around this log for a while, for what was changed since the oldest of these times."""
-        self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
+        until_s, since_ns = self._clock.monotonic() + UNWATCHED_S, min(times_ns)
+        if (earlier := self._looks.get(source)) is not None:
+            since_ns, is_cut = min(since_ns, earlier.since_ns), is_cut or earlier.is_cut
+        self._looks[source] = _Look(until_s, since_ns, is_cut)
 
     def _look_around(self, now_s: float) -> None:
         if not self._looks:
@@ -381,8 +412,18 @@ class LogFiles:
             )  # fmt: skip
             for tail in lives:
                 self._adopt(tail)
+                if tail.checkpoint().offset == 0 and self._is_copy(tail, look):
+                    why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
+                    self._pending.append(self._gap(source, "copytruncate", why))
             if now_s >= look.until_s:
                 del self._looks[source]
+
+    def _is_copy(self, tail: Tail, look: _Look) -> bool:
+        """True if the life was not renamed but copied: the log itself is older than its rotated file."""
+        current = self._current.get(tail.source)
+        if isinstance(tail, FileTail) and current is not None and tail.born_ns and current.born_ns:
+            return tail.born_ns > current.born_ns
+        return look.is_cut
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""

@@ -104,7 +104,7 @@ class Lives:
         return next(iter(found), None)
 
     def copied(self, known: Checkpoint, path: str, *, taken: set[Identity], head: bytes) -> Tail | None:
-        """As `copy_of`, while names may be moving."""
+        """The copy that a cut file has beside it, while names may be moving."""
         found: list[Tail] = []
 
         def look() -> bool:

@@ -269,7 +269,7 @@ def test_copytruncate_twice_while_down(log, read: MakeReader):
     reader.restart()
     reader.drain()
     assert sorted(reader.data) == numbered(0, 32)
-    assert reader.reasons == ["copytruncate"]
+    assert reader.reasons == ["copytruncate"] * 2  # each cut may have lost lines
 
 
 def test_a_copy_that_is_just_being_made_is_not_read_as_a_new_log(log, read: MakeReader):
