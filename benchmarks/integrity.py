@@ -32,6 +32,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from breachwatch.app.agent import COMMIT_S
 from breachwatch.app.baseline import open_baseline
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.integrity import IntegritySettings, open_integrity
@@ -97,6 +98,7 @@ class Watcher:
     def __init__(self, root: Path, state: Path) -> None:
         layout = prepare_state(state)
         self.woken = threading.Event()
+        self.next_commit = 0.0
         self.store = SqliteAgentStore(layout.agent_db, owner=True)
         self.integrity: Integrity = open_integrity(
             settings(root), self.store, SystemClock(), layout, notify=self.woken.set
@@ -106,14 +108,19 @@ class Watcher:
     def poll(self) -> list[FileChange]:
         self.woken.clear()
         seen = [item for item in self.integrity.poll(1 << 20) if isinstance(item, FileChange)]
+        if self.integrity.is_full or time.monotonic() >= self.next_commit:
+            self.commit()
+        return seen
+
+    def commit(self) -> None:
+        self.next_commit = time.monotonic() + COMMIT_S
         progress = self.integrity.progress()
         if progress.baseline is not None:
             self.store.commit(signals=(), checkpoints=(), baseline=progress.baseline, sealer=progress.sealer)
-        return seen
 
     def rest(self) -> None:
         due = self.integrity.next_due_s
-        self.woken.wait(1.0 if due is None else due)
+        self.woken.wait(COMMIT_S if due is None else min(due, COMMIT_S))
 
     def until(self, holds: Callable[[], bool], take: Callable[[list[FileChange]], None] = lambda _: None) -> None:
         while True:
