@@ -105,7 +105,7 @@ class LogFiles:
         self._forgotten: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[str, list[_Look]] = {}
         self._looked_ns: float = max(
             (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
         )
@@ -393,10 +393,8 @@ class LogFiles:
 
     def _look(self, source: str, times_ns: Iterable[int], *, is_cut: bool = False) -> None:
         """Look around this log for a while, for what was changed since the oldest of these times."""
-        until_s, since_ns = self._clock.monotonic() + UNWATCHED_S, min(times_ns)
-        if (earlier := self._looks.get(source)) is not None:
-            since_ns, is_cut = min(since_ns, earlier.since_ns), is_cut or earlier.is_cut
-        self._looks[source] = _Look(until_s, since_ns, is_cut)
+        look = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns), is_cut)
+        self._looks.setdefault(source, []).append(look)
 
     def _look_around(self, now_s: float) -> None:
         if not self._looks:
@@ -405,25 +403,27 @@ class LogFiles:
         alive: dict[str, list[Checkpoint]] = {source: [*rows] for source, rows in self._known.items()}
         for tail in self._all():
             alive.setdefault(tail.source, []).append(tail.checkpoint())
-        for source, look in list(self._looks.items()):
+        for source, looks in list(self._looks.items()):
             lives = self._lives.unwatched(
                 self._path_of(source), source, self._history(source), alive.get(source, []), self._claims,
-                look.since_ns, listing,
+                min(look.since_ns for look in looks), listing,
             )  # fmt: skip
+            is_cut = any(look.is_cut for look in looks)
             for tail in lives:
                 self._adopt(tail)
-                if tail.checkpoint().offset == 0 and self._is_copy(tail, look):
+                if tail.checkpoint().offset == 0 and self._is_copy(tail, is_cut=is_cut):
                     why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
                     self._pending.append(self._gap(source, "copytruncate", why))
-            if now_s >= look.until_s:
+            self._looks[source] = [look for look in looks if now_s < look.until_s]
+            if not self._looks[source]:
                 del self._looks[source]
 
-    def _is_copy(self, tail: Tail, look: _Look) -> bool:
+    def _is_copy(self, tail: Tail, *, is_cut: bool) -> bool:
         """True if the life was not renamed but copied: the log itself is older than its rotated file."""
         current = self._current.get(tail.source)
         if isinstance(tail, FileTail) and current is not None and tail.born_ns and current.born_ns:
             return tail.born_ns > current.born_ns
-        return look.is_cut
+        return is_cut
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
