@@ -33,6 +33,7 @@ class IntegritySettings:
     setuid_s: float = 3_600.0
     processes: bool = True
     own_files: bool = True
+    fanotify: bool = False
 
 
 def open_sealer(layout: StateLayout, clock: Clock) -> Sealer:
@@ -59,6 +60,7 @@ def options_of(settings: IntegritySettings) -> Options:
         hash_limit_bytes=settings.hash_limit_bytes,
         setuid_s=settings.setuid_s,
         processes=settings.processes,
+        fanotify=settings.fanotify,
     )
 
 
@@ -70,7 +72,9 @@ def open_integrity(
     notify: Callable[[], None] | None = None,
 ) -> Integrity:
     """A watcher of this host's files. Raises: StoreError."""
+    packages = open_packages(clock)
+    packages.remember()
     return Integrity(
         options_of(settings), store, clock=clock, sealer=open_sealer(layout, clock), notify=notify,
-        packages=open_packages(clock),
+        packages=packages,
     )  # fmt: skip

@@ -67,6 +67,7 @@ def integrity_settings(settings: Settings) -> IntegritySettings:
         setuid_s=integrity.setuid_interval_s,
         processes=integrity.processes,
         own_files=integrity.own_files,
+        fanotify=integrity.fanotify,
     )
 
 

@@ -151,6 +151,7 @@ class IntegritySection(Section):
     setuid_interval_s: float = Field(default=3_600.0, ge=0)
     processes: bool = True
     own_files: bool = True
+    fanotify: bool = False
 
 
 class WatchSection(Section):

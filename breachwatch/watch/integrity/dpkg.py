@@ -96,7 +96,7 @@ class Dpkg:
         self._seen: tuple[int, int] | None = None
         self._transactions: list[Transaction] = []
         self._contents: dict[tuple[str, float], _Contents] = {}
-        self._owners = self._before = Owners(self._lists())
+        self._owners: list[Owners] = []
 
     @property
     def is_there(self) -> bool:
@@ -122,9 +122,9 @@ class Dpkg:
 
     def _lists(self) -> Iterator[tuple[str, bytes]]:
         for path in sorted((self.admin / "info").glob("*.list")):
-            content = _read(path)
-            for line in content.splitlines():
-                yield path.stem, line
+            package = path.stem
+            for line in _read(path).splitlines():
+                yield package, line
 
     def _info(self, transaction: Transaction, kind: str) -> bytes:
         """A file of the package's information, if it was written within the transaction."""
@@ -177,7 +177,7 @@ class Dpkg:
             return self._is_own_record(transaction, path)
         contents, after = self._contents_of(transaction), change.after
         if after is None:
-            was_its_own = any(owners.has(path, transaction.package) for owners in (self._owners, self._before))
+            was_its_own = any(owners.has(path, transaction.package) for owners in self._owners)
             return path not in contents.paths and was_its_own
         if after.type == "dir":
             return path in contents.paths and not after.mode & 0o022
@@ -196,13 +196,15 @@ class Dpkg:
     def _leads_to_a_package(self, path: bytes, target: bytes) -> bool:
         """A link is as good as what it leads to; dpkg keeps no record of targets."""
         leads_to = os.path.normpath(os.path.join(os.path.dirname(path), target))  # noqa: PTH118, PTH120  # bytes
-        return any(leads_to in self._contents_of(item).paths for item in self._transactions) or self._owners.has(
-            leads_to, ""
-        )
+        if any(leads_to in self._contents_of(item).paths for item in self._transactions):
+            return True
+        if not self._owners:
+            self.remember()
+        return self._owners[-1].has(leads_to, "")
 
     def remember(self) -> None:
         """As a transaction begins: who owns what; what it takes away is known by it."""
-        self._before, self._owners = self._owners, Owners(self._lists())
+        self._owners = [*self._owners[-1:], Owners(self._lists())]
 
 
 def moment_of(change: FileChange) -> int:

@@ -56,6 +56,8 @@ class Options:
     """Between counts of setuid files on all local file systems; 0: none."""
     processes: bool = True
     """Tell of programs that run but are on no disk."""
+    fanotify: bool = False
+    """Ask the kernel who wrote."""
 
 
 class Examiner:

@@ -12,7 +12,6 @@ from breachwatch.ports import Clock
 from breachwatch.watch.critical import judge_change
 from breachwatch.watch.integrity.entry import (
     OK,
-    STATES,
     TOO_LARGE,
     Entry,
     action_of,
@@ -33,6 +32,9 @@ MAX_PATH_BYTES = 4000
 
 HASH_LIMIT_BYTES = 8 << 30
 """Larger files (sparse ones may claim exabytes) are told by their metadata and reported as not read."""
+
+REASONS = ("", "path_unreadable", "unstable", "too_large")
+"""Why a path is not judged, by its state."""
 
 Steps = Generator["FileChange | None", None, None]
 """Changes; None now and then, when the caller may want to do something else."""
@@ -117,7 +119,7 @@ class Judge:
             self.ledger.clear(path)
             return
         detail = "content not read" if before is None else "what is known of it may be outdated"
-        self.ledger.report(path, STATES[after.state], detail)
+        self.ledger.report(path, REASONS[after.state], detail)
 
     def _compare(self, path: bytes, before: Entry | None, after: Entry | None) -> Steps:
         changed = differences(before, after) if before is not None and after is not None else ()
@@ -173,7 +175,7 @@ class Judge:
             descriptor = os.open(folder, FOLDER_FLAGS)
         except OSError as error:
             if isinstance(error, PermissionError):
-                self.ledger.report(folder, "unreadable", "what lies in this folder is not seen")
+                self.ledger.report(folder, "path_unreadable", "what lies in this folder is not seen")
             return None
         try:
             if not self._may_enter(folder, descriptor):
@@ -184,7 +186,7 @@ class Judge:
             wanted = self.scope.filter_for(folder)
             listing = list_open(descriptor, is_root=folder in self.scope.root_set, wanted=wanted)
         except OSError:
-            self.ledger.report(folder, "unreadable", "what lies in this folder is not seen")
+            self.ledger.report(folder, "path_unreadable", "what lies in this folder is not seen")
             return None
         finally:
             os.close(descriptor)

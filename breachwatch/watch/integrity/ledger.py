@@ -19,6 +19,8 @@ class Ledger:
         self._now = now
         self.open: dict[bytes, str] = {}
         self._fresh: list[Gap] = []
+        self._told: set[tuple[bytes, str]] = set()
+        """Since the last sweep: a path that comes and goes is told once, not each time."""
         self._overfull = False
 
     def report(self, path: bytes, reason: str, detail: str = "") -> None:
@@ -31,7 +33,9 @@ class Ledger:
                 self.tell(b"integrity", "many_blind_spots", f"more than {MAX_OPEN} paths cannot be judged")
             return
         self.open[path] = reason
-        self.tell(path, reason, detail)
+        if (path, reason) not in self._told:
+            self._told.add((path, reason))
+            self.tell(path, reason, detail)
 
     def clear(self, path: bytes) -> None:
         """It can be judged again."""
@@ -48,6 +52,10 @@ class Ledger:
     def tell(self, path: bytes, reason: str, detail: str) -> None:
         """Something that happened once."""
         self._fresh.append(Gap(source=display(path), reason=reason, at_utc=self._now(), detail=detail))
+
+    def swept(self) -> None:
+        """A sweep has ended: what comes up from now on is news again."""
+        self._told = set(self.open.items())
 
     def take(self) -> list[Gap]:
         """Gaps since the last call."""

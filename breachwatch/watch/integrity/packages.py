@@ -57,8 +57,7 @@ class Packages:
             self._checked = now
             was_busy, self._is_busy = self._is_busy, any(is_locked(manager.lock) for manager in self._managers)
             if self._is_busy and not was_busy:
-                for manager in self._managers:
-                    manager.remember()
+                self.remember()
             if was_busy and not self._is_busy:
                 self._held.clear()
         if not self._is_busy:
@@ -66,6 +65,11 @@ class Packages:
         if len(self._held) >= MAX_HELD and path not in self._held:
             return False
         return now - self._held.setdefault(path, now) < HOLD_S
+
+    def remember(self) -> None:
+        """Note who owns what: what a package manager takes away later is known by it."""
+        for manager in self._managers:
+            manager.remember()
 
     def explain(self, changes: Sequence[FileChange]) -> Sequence[FileChange]:
         """The same changes, those that are a package's own content named as such."""

@@ -28,7 +28,7 @@ class Scope:
 
     def expand(self) -> list[bytes]:
         """See what the configured paths and globs name now; returns new roots. A root never leaves by itself."""
-        named = [found for path in self._paths for found in (_matching(path) if _has_wild(path) else [path])]
+        named = [found for path in self._paths for found in _named_by(path)]
         before = self.root_set
         leads = {os.fsencode(path): os.path.realpath(os.fsencode(path)) for path in named}
         self.links = {name.rstrip(b"/"): real for name, real in leads.items() if name.rstrip(b"/") != real}
@@ -86,12 +86,11 @@ def _outermost(roots: Sequence[bytes]) -> tuple[bytes, ...]:
     return tuple(kept)
 
 
-def _matching(pattern: str) -> list[str]:
-    return sorted(glob(pattern))  # noqa: PTH207  # plain strings: a name need not be UTF-8
-
-
-def _has_wild(path: str) -> bool:
-    return any(sign in path for sign in "*?[")
+def _named_by(path: str) -> list[str]:
+    """What a configured path means: itself, or what its pattern matches; a name that exists is no pattern."""
+    if os.path.lexists(path) or not any(sign in path for sign in "*?["):
+        return [path]
+    return sorted(glob(path))  # noqa: PTH207  # plain strings: a name need not be UTF-8
 
 
 def _compile(patterns: Sequence[str]) -> re.Pattern[str] | None:

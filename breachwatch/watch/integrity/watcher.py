@@ -10,17 +10,17 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from breachwatch.errors import VerificationError
-from breachwatch.model import FileChange, Gap, Writer
+from breachwatch.model import FileChange, Gap
 from breachwatch.ports import Clock, SealView
 from breachwatch.watch.integrity.census import LOCAL, census
 from breachwatch.watch.integrity.coverage import Coverage
 from breachwatch.watch.integrity.dirty import DirtyPaths
 from breachwatch.watch.integrity.examiner import Examiner, Options, Packages, Store
+from breachwatch.watch.integrity.fanotify import FanotifyObserver
 from breachwatch.watch.integrity.guard import Finding, Guard
 from breachwatch.watch.integrity.inotify import HintObserver
 from breachwatch.watch.integrity.judge import Steps
 from breachwatch.watch.integrity.processes import Processes
-from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.seal import Sealer
 from breachwatch.watch.integrity.sweep import again, full, quick
 from breachwatch.watch.source import Progress
@@ -43,14 +43,6 @@ class SealedStore(Store, Protocol):
     """What integrity needs of the agent's store."""
 
     def reading(self) -> AbstractContextManager[SealView]: ...
-
-
-class Writers(Protocol):
-    """Who knows which process touched a path lately."""
-
-    def writer_of(self, path: bytes) -> Writer | None: ...
-
-    def close(self) -> None: ...
 
 
 @dataclass(slots=True)
@@ -91,7 +83,6 @@ class Integrity:
         sealer: Sealer,
         notify: Callable[[], None] | None = None,
         packages: Packages | None = None,
-        writers: Callable[[DirtyPaths, Scope], Writers | None] | None = None,
     ) -> None:
         self._options = options
         self._store = store
@@ -114,10 +105,12 @@ class Integrity:
         self._pace = _Pace(next_full=clock.monotonic() + min(60.0, options.full_s))
         self._changes: list[FileChange] = []
         self._hint_steps: Steps | None = None
+        self._texts_due = ""
+        """swept, stored: a sweep has ended, and then what it found was stored. New texts are read after that."""
         self._kept_counter = 0
         self._check_seal()
         self._start()
-        self._writers = writers(self._dirty, self._scope) if writers is not None else None
+        self._writers = self._hear_writers() if options.fanotify else None
 
     def _check_seal(self) -> None:
         try:
@@ -153,6 +146,14 @@ class Integrity:
                 self._observer.watched.ensure(os.path.dirname(root))  # noqa: PTH120  # bytes path
         self._observer.start()
 
+    def _hear_writers(self) -> FanotifyObserver | None:
+        try:
+            return FanotifyObserver(self._dirty, self._scope.roots, lambda path: self._scope.root_of(path) is not None)
+        except OSError as error:
+            why = f"fanotify: {error.strerror}; who wrote is not known (it takes CAP_SYS_ADMIN and Linux 5.9)"
+            self._ledger.tell(b"integrity", "writers_unknown", why)
+            return None
+
     # -- one poll -------------------------------------------------------------------------------------------------
 
     def poll(self, budget_bytes: int) -> Iterator[FileChange | Gap]:  # noqa: ARG002  # works by time, not by bytes
@@ -160,11 +161,14 @@ class Integrity:
         now = self._clock.monotonic()
         self._tell_seal()
         self._baseline.forget_unchanged()
+        if self._texts_due == "stored":
+            self._texts_due = ""
+            self._examiner.keep_texts()
         self._notice_pauses(now)
         for finding in self._guard.check():
             self._react(finding)
         for why in self._dirty.take_overflows():
-            self._ledger.tell(b"integrity", "overflow", f"hints were lost: {why}; everything is compared now")
+            self._ledger.tell(b"integrity", "hints_lost", f"{why}; everything is compared now")
             self.sweep_now()
         if not self._observer.error and not self._observer.is_alive():
             self._ledger.report(b"hints", "unwatched", "the thread that reads kernel hints has ended; sweeps go on")
@@ -246,6 +250,8 @@ class Integrity:
 
     def sweep_now(self) -> None:
         """Compare everything, as fast as it goes, in place of a sweep that is already under way."""
+        if self._pace.next_quick:
+            self._expand()
         jobs = self._pace.jobs
         for job in [job for job in jobs if job.kind == "quick"]:
             jobs.remove(job)
@@ -304,7 +310,8 @@ class Integrity:
             self.coverage.entries = self._judge.entries - job.entries_before
             self.coverage.swept_at = self._clock.now()
             self._tell_watches()
-            self._examiner.keep_texts()
+            self._texts_due = "swept"
+            self._ledger.swept()
             if self._processes is not None:
                 self._changes += self._processes.check()
         elif job.kind == "setuid":
@@ -345,6 +352,8 @@ class Integrity:
     def progress(self) -> Progress:
         """Baseline rows that changed with what was yielded, and when to poll again."""
         update = self._examiner.update()
+        if self._texts_due:
+            self._texts_due = "stored"
         return Progress(baseline=update, sealer=self._sealer)
 
     @property
@@ -367,7 +376,7 @@ class Integrity:
     def is_settled(self) -> bool:
         """True when no hint waits and no sweep is under way or due."""
         pace, now = self._pace, self._clock.monotonic()
-        idle = self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
+        idle = not self._texts_due and self._hint_steps is None and not len(self._dirty) and not self._judge.postponed
         is_due = now >= min(pace.next_quick, pace.next_full) or (self._options.setuid_s and now >= pace.next_setuid)
         return idle and not pace.jobs and not is_due
 

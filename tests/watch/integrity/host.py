@@ -45,7 +45,6 @@ class Host:
             }
         )  # fmt: skip
         self.packages: object = None
-        self.writers: object = None
         self.changes: list[FileChange] = []
         self.gaps: list[Gap] = []
         self.integrity: Integrity | None = None
@@ -56,7 +55,6 @@ class Host:
         self.store = SqliteAgentStore(self.state / "agent.db", owner=True)
         self.integrity = Integrity(
             self.options, self.store, clock=self.clock, sealer=self.sealer(), packages=self.packages,  # type: ignore[arg-type]
-            writers=self.writers,  # type: ignore[arg-type]
         )  # fmt: skip
         if settle:
             self.settle()

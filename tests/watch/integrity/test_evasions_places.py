@@ -210,7 +210,7 @@ def test_evasion_22_a_storm_that_loses_hints_does_not_hide_the_edit_after_it(tmp
         subprocess.run([sys.executable, "-c", STORM, root, "8000"], check=True)
         target.write_text("0riginal")
         daemon.send(signal.SIGCONT)
-        daemon.until(lambda: "overflow" in daemon.reasons())
+        daemon.until(lambda: "hints_lost" in daemon.reasons())
         daemon.until(lambda: daemon.told(target))
         assert daemon.told(target)[0][:2] == ("modified", "sweep")
         daemon.until_settled()

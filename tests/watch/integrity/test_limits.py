@@ -9,10 +9,12 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from breachwatch.watch.integrity.ledger import MAX_OPEN, Ledger
 from tests.watch.integrity.daemon import Daemon
 from tests.watch.integrity.host import Host
 from tests.watch.integrity.namespaces import child, enter_namespaces
@@ -128,10 +130,10 @@ def test_a_queue_that_overflows_with_30_000_folders_is_told_and_left_and_every_c
             subprocess.run([sys.executable, "-c", STORM, root, str(count)], check=True)
             target.write_text(f"0riginal {storm}")
             daemon.send(signal.SIGCONT)
-            daemon.until(lambda: "overflow" in daemon.reasons())
+            daemon.until(lambda: "hints_lost" in daemon.reasons())
             daemon.until_told(target, storm + 1, 300)
             daemon.until_settled(300)
-            overflows = len([gap for gap in daemon.gaps if gap[1] == "overflow"])
+            overflows = len([gap for gap in daemon.gaps if gap[1] == "hints_lost"])
             assert overflows <= 2 * (storm + 1), "an overflow does not breed others"
         left = {os.fsencode(root / f"d{number}" / "noise") for number in range(0, count, 2)}
         assert left <= daemon.changes.keys()
@@ -169,8 +171,8 @@ def test_a_folder_that_may_not_be_read_is_told_and_found_again_when_it_may(open_
         host = Host(tmp_path, [root])
         host.start()
         try:
-            host.expect_gap("unreadable", root / "closed")
-            host.expect_gap("unreadable", root / "file")
+            host.expect_gap("path_unreadable", root / "closed")
+            host.expect_gap("path_unreadable", root / "file")
             assert host.integrity is not None
             assert host.integrity.coverage.percent < 100.0
             (root / "closed").chmod(0o700)
@@ -200,3 +202,24 @@ def test_a_replaced_root_is_told_and_the_sweep_finds_every_change(watch: Watch, 
         (root / f"f{number}").write_text("original" if number % 2 else "0riginal")
     host.expect_gap("root_replaced", root)
     host.until(lambda: len({change.path for change in host.changes if "sha256" in change.changed}) == 25)
+
+
+def test_a_blind_spot_that_comes_and_goes_is_told_once_until_the_next_sweep() -> None:
+    ledger = Ledger(lambda: datetime(2026, 11, 26, tzinfo=UTC))
+    for _ in range(100):
+        ledger.report(b"/busy", "unstable")
+        ledger.clear(b"/busy")
+    assert len(ledger.take()) == 1
+    ledger.swept()
+    ledger.report(b"/busy", "unstable")
+    assert len(ledger.take()) == 1
+    assert ledger.open == {b"/busy": "unstable"}
+
+
+def test_more_blind_spots_than_are_kept_are_told_as_one() -> None:
+    ledger = Ledger(lambda: datetime(2026, 11, 26, tzinfo=UTC))
+    for number in range(MAX_OPEN + 100):
+        ledger.report(b"/%d" % number, "path_unreadable")
+    told = ledger.take()
+    assert len(told) == MAX_OPEN + 1
+    assert told[-1].reason == "many_blind_spots"

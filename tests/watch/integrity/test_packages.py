@@ -89,7 +89,9 @@ def upgraded(debian: Debian, tmp_path: Path) -> Iterator[Callable[[], Host]]:
     """Watch a target with version 1.0 installed."""
     debian.run("-i", debian.build("1.0"))
     host = Host(tmp_path, [debian.root / "usr", debian.root / "etc", debian.root / "var/lib/dpkg/info"])
-    host.packages = Packages([Dpkg(debian.root)], time.monotonic)
+    packages = Packages([Dpkg(debian.root)], time.monotonic)
+    packages.remember()
+    host.packages = packages
 
     def start() -> Host:
         return host.start()
