@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from breachwatch.watch.framing import Framing
+from breachwatch.watch.history import History
+from breachwatch.watch.lives import Lives
+from breachwatch.watch.names import neighbours
 from tests.watch.reader import Reader, append, numbered
 from tests.watch.rotating import PACKERS, pack, rotate
 
@@ -449,3 +453,20 @@ def test_a_life_that_was_missed_in_one_look_is_found_after_the_next_kill(log, re
     reader.drain()
     assert sorted(reader.data) == numbered(0, 25)
     assert reader.reasons == []
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_file_that_takes_the_name_of_the_one_that_was_found_is_not_taken_for_it(tmp_path, clock, is_packed: bool):
+    lives = Lives(clock=clock, framing=Framing(), max_line_bytes=4_096)
+    for number in (1, 2):
+        append(tmp_path / f"app.log.{number}", numbered(number * 100, number * 100 + 50))
+        if is_packed:
+            pack(tmp_path / f"app.log.{number}")
+    suffix = ".gz" if is_packed else ""
+    paths = [tmp_path / f"app.log.{number}{suffix}" for number in (1, 2)]
+    [found] = [item for item in neighbours(str(tmp_path / "app.log")) if item.path == paths[0]]
+    paths[0].rename(tmp_path / "aside")  # a rotation between the look and the opening
+    paths[1].rename(paths[0])
+    history = History(is_known=True)
+    look = lives._unwatched_packed if is_packed else lives._unwatched_plain  # between look and opening
+    assert look(found, "app", history, []) is None
