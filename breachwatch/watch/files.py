@@ -334,6 +334,9 @@ class LogFiles:
                 self._report_unreadable(source, error.strerror or "cannot be opened")
             return
         self._unreadable.pop(source, None)
+        if tail.identity in self._claims:  # renamed between look and opening: it is read under its other name
+            tail.close()
+            return
         if before is None and (life := self._finished_life(tail, path)) is not None:
             if tail.size() <= life:
                 tail.close()
@@ -491,7 +494,7 @@ class LogFiles:
             self._report_unreadable(known.source, error.strerror or "cannot be opened")
             self._known.setdefault(known.source, []).append(known)
             return True
-        if is_other_file(tail, known):
+        if tail.identity != (known.device, known.inode) or is_other_file(tail, known):
             tail.close()
             return False
         self._make_current(tail)
@@ -510,7 +513,7 @@ class LogFiles:
             tail = self._lives.open(path, known.source)
         except OSError:
             return False
-        if not tail.begins(known):
+        if tail.identity in self._claims or not tail.begins(known):
             tail.close()
             return False
         self._make_current(tail)

@@ -470,3 +470,19 @@ def test_a_file_that_takes_the_name_of_the_one_that_was_found_is_not_taken_for_i
     history = History(is_known=True)
     look = lives._unwatched_packed if is_packed else lives._unwatched_plain  # between look and opening
     assert look(found, "app", history, []) is None
+
+
+def test_a_copy_that_is_seconds_older_than_the_first_line_after_the_cut_is_found(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    append(log, numbered(10, 15))
+    shutil.copy2(log, log.with_name("app.log.1"))
+    pack(log.with_name("app.log.1"))
+    os.truncate(log, 0)
+    append(log, numbered(15, 20))
+    later = log.stat().st_mtime + 5
+    os.utime(log, (later, later))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 20)
+    assert reader.reasons == ["copytruncate"]
