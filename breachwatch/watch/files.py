@@ -16,7 +16,7 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import REMEMBERED_LIVES, History
 from breachwatch.watch.lines import Piece
 from breachwatch.watch.lives import SECOND_NS, Lives, Tail
-from breachwatch.watch.names import Listing, is_rotated_from, matching, names, stem_of
+from breachwatch.watch.names import Found, Listing, is_rotated_from, matching, names, stem_of
 from breachwatch.watch.second_look import SecondLooks
 from breachwatch.watch.source import Progress, checkpoint_key, display
 from breachwatch.watch.tail import FileTail, is_other_file
@@ -111,6 +111,7 @@ class LogFiles:
         )
         self._next_discovery = 0.0
         self._second_look = SecondLooks(clock)
+        self._around: dict[tuple[int, int], Found] = {}
         self._listing = Listing()
         """Names around the logs as this round of discovery found them."""
 
@@ -384,6 +385,11 @@ class LogFiles:
         self._rotated.append(tail)
         self._claims[tail.identity] = self
 
+    def _age(self, tail: FileTail) -> None:
+        """A rotated file that was quiet before this start need not be watched for its quiet all over again."""
+        age_s = max(0.0, self._clock.now().timestamp() - tail.changed_ns / SECOND_NS)
+        tail.rotated_at = tail.quiet_since = self._clock.monotonic() - age_s
+
     def _adopt(self, tail: Tail) -> None:
         if isinstance(tail, PackedTail):
             self._packed.append(tail)
@@ -448,6 +454,7 @@ class LogFiles:
     def _recover(self, found: Mapping[str, str]) -> None:
         known_rows, self._known = self._known, {}
         for source, rows in known_rows.items():
+            self._around = {item.identity: item for item in self._lives.around(self._path_of(source))}
             for known in sorted(rows, key=lambda row: row.changed_ns):
                 if self._history(source).is_finished(known):
                     self._orphans.setdefault(source, []).append(known)
@@ -469,9 +476,13 @@ class LogFiles:
         identity = None if status is None else (status.st_dev, status.st_ino)
         if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
             return
-        tail = self._lives.continued(known, self._path_of(known.source), taken=self._taken())
+        tail = self._lives.continued(
+            known, self._path_of(known.source), taken=self._taken(), around=self._around
+        )  # fmt: skip
         if tail is not None:
             self._adopt(tail)
+            if isinstance(tail, FileTail):
+                self._age(tail)
         elif known.offset and not known.rotated and not self._continue_replaced(known, path):
             if self._may_yet_come(known):
                 self._known.setdefault(known.source, []).append(known)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -99,8 +99,19 @@ class Lives:
             for found in self.around(path)
         )
 
-    def continued(self, known: Checkpoint, path: str, *, taken: set[Identity]) -> Tail | None:
-        """Where rotation took the checkpoint's file: under another name, or as a copy."""
+    def continued(
+        self, known: Checkpoint, path: str, *, taken: set[Identity], around: Mapping[Identity, Found]
+    ) -> Tail | None:
+        """Where rotation took the checkpoint's file: under another name, or as a copy.
+
+        `around` is what a look saw a moment ago: most files are where they were, and hundreds may be asked for.
+        """
+        if (seen := around.get((known.device, known.inode))) is not None:
+            tail = self._packed(seen, known) if seen.is_packed else self._plain(seen, known)
+            if tail is not None:
+                return tail
+        if known.offset == 0:
+            return None  # nothing of it was read: it is found as a life that nobody watched
         found: list[Tail] = []
 
         def look() -> bool:
@@ -236,7 +247,8 @@ class Lives:
     def _packed(self, found: Found, known: Checkpoint) -> PackedTail | None:
         device, inode = found.identity  # its own identity: the number of the file it was made of is free for others
         mine = replace(known, device=device, inode=inode, born_ns=0)
-        return self._open_packed(found, mine, lambda head: _begins(head, known))
+        is_unread = known.offset == 0 and known.head_len == 0 and found.identity == (known.device, known.inode)
+        return self._open_packed(found, mine, lambda head: is_unread or _begins(head, known))
 
     def _open_packed(self, found: Found, known: Checkpoint, is_wanted: Callable[[bytes], bool]) -> PackedTail | None:
         """The archive that was found, if its content begins as wanted: rotation may give its name to another one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -486,3 +487,24 @@ def test_a_copy_that_is_seconds_older_than_the_first_line_after_the_cut_is_found
     reader.drain()
     assert sorted(reader.data) == numbered(0, 20)
     assert reader.reasons == ["copytruncate"]
+
+
+def test_hundreds_of_unread_archives_are_not_looked_for_one_by_one_after_each_kill(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    reader.files.close()
+    for number in range(300):
+        append(log, numbered(10 + 5 * number, 15 + 5 * number))
+        pack(rotate(log, to=f"app.log.{1000 - number}"))
+    for _ in range(6):  # killed again and again before it has read much
+        reader.start()
+        reader.poll(budget=1 << 16)
+        reader.files.close()
+    used = time.process_time()
+    reader.start()
+    assert time.process_time() - used < 5
+    reader.drain()
+    assert sorted(reader.unique) == numbered(0, 1_510)
+    # more lives than are remembered are read again while it looks; what is stored is told by content and stays once
+    assert reader.reasons == []
