@@ -16,7 +16,7 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import REMEMBERED_LIVES, History
 from breachwatch.watch.lines import Piece
 from breachwatch.watch.lives import SECOND_NS, Lives, Tail
-from breachwatch.watch.names import Listing, is_rotated_from, matching, names, stem_of
+from breachwatch.watch.names import Found, Listing, is_rotated_from, matching, names, stem_of
 from breachwatch.watch.second_look import SecondLooks
 from breachwatch.watch.source import Progress, checkpoint_key, display
 from breachwatch.watch.tail import FileTail, is_other_file
@@ -105,12 +105,13 @@ class LogFiles:
         self._forgotten: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[str, list[_Look]] = {}
         self._looked_ns: float = max(
             (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
         )
         self._next_discovery = 0.0
         self._second_look = SecondLooks(clock)
+        self._around: dict[tuple[int, int], Found] = {}
         self._listing = Listing()
         """Names around the logs as this round of discovery found them."""
 
@@ -334,6 +335,9 @@ class LogFiles:
                 self._report_unreadable(source, error.strerror or "cannot be opened")
             return
         self._unreadable.pop(source, None)
+        if tail.identity in self._claims:  # renamed between look and opening: it is read under its other name
+            tail.close()
+            return
         if before is None and (life := self._finished_life(tail, path)) is not None:
             if tail.size() <= life:
                 tail.close()
@@ -381,6 +385,11 @@ class LogFiles:
         self._rotated.append(tail)
         self._claims[tail.identity] = self
 
+    def _age(self, tail: FileTail) -> None:
+        """A rotated file that was quiet before this start need not be watched for its quiet all over again."""
+        age_s = max(0.0, self._clock.now().timestamp() - tail.changed_ns / SECOND_NS)
+        tail.rotated_at = tail.quiet_since = self._clock.monotonic() - age_s
+
     def _adopt(self, tail: Tail) -> None:
         if isinstance(tail, PackedTail):
             self._packed.append(tail)
@@ -393,10 +402,8 @@ class LogFiles:
 
     def _look(self, source: str, times_ns: Iterable[int], *, is_cut: bool = False) -> None:
         """Look around this log for a while, for what was changed since the oldest of these times."""
-        until_s, since_ns = self._clock.monotonic() + UNWATCHED_S, min(times_ns)
-        if (earlier := self._looks.get(source)) is not None:
-            since_ns, is_cut = min(since_ns, earlier.since_ns), is_cut or earlier.is_cut
-        self._looks[source] = _Look(until_s, since_ns, is_cut)
+        look = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns), is_cut)
+        self._looks.setdefault(source, []).append(look)
 
     def _look_around(self, now_s: float) -> None:
         if not self._looks:
@@ -405,25 +412,27 @@ class LogFiles:
         alive: dict[str, list[Checkpoint]] = {source: [*rows] for source, rows in self._known.items()}
         for tail in self._all():
             alive.setdefault(tail.source, []).append(tail.checkpoint())
-        for source, look in list(self._looks.items()):
+        for source, looks in list(self._looks.items()):
             lives = self._lives.unwatched(
                 self._path_of(source), source, self._history(source), alive.get(source, []), self._claims,
-                look.since_ns, listing,
+                min(look.since_ns for look in looks), listing,
             )  # fmt: skip
+            is_cut = any(look.is_cut for look in looks)
             for tail in lives:
                 self._adopt(tail)
-                if tail.checkpoint().offset == 0 and self._is_copy(tail, look):
+                if tail.checkpoint().offset == 0 and self._is_copy(tail, is_cut=is_cut):
                     why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
                     self._pending.append(self._gap(source, "copytruncate", why))
-            if now_s >= look.until_s:
+            self._looks[source] = [look for look in looks if now_s < look.until_s]
+            if not self._looks[source]:
                 del self._looks[source]
 
-    def _is_copy(self, tail: Tail, look: _Look) -> bool:
+    def _is_copy(self, tail: Tail, *, is_cut: bool) -> bool:
         """True if the life was not renamed but copied: the log itself is older than its rotated file."""
         current = self._current.get(tail.source)
         if isinstance(tail, FileTail) and current is not None and tail.born_ns and current.born_ns:
             return tail.born_ns > current.born_ns
-        return look.is_cut
+        return is_cut
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
@@ -445,6 +454,7 @@ class LogFiles:
     def _recover(self, found: Mapping[str, str]) -> None:
         known_rows, self._known = self._known, {}
         for source, rows in known_rows.items():
+            self._around = {item.identity: item for item in self._lives.around(self._path_of(source))}
             for known in sorted(rows, key=lambda row: row.changed_ns):
                 if self._history(source).is_finished(known):
                     self._orphans.setdefault(source, []).append(known)
@@ -466,9 +476,13 @@ class LogFiles:
         identity = None if status is None else (status.st_dev, status.st_ino)
         if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
             return
-        tail = self._lives.continued(known, self._path_of(known.source), taken=self._taken())
+        tail = self._lives.continued(
+            known, self._path_of(known.source), taken=self._taken(), around=self._around
+        )  # fmt: skip
         if tail is not None:
             self._adopt(tail)
+            if isinstance(tail, FileTail):
+                self._age(tail)
         elif known.offset and not known.rotated and not self._continue_replaced(known, path):
             if self._may_yet_come(known):
                 self._known.setdefault(known.source, []).append(known)
@@ -491,7 +505,7 @@ class LogFiles:
             self._report_unreadable(known.source, error.strerror or "cannot be opened")
             self._known.setdefault(known.source, []).append(known)
             return True
-        if is_other_file(tail, known):
+        if tail.identity != (known.device, known.inode) or is_other_file(tail, known):
             tail.close()
             return False
         self._make_current(tail)
@@ -510,7 +524,7 @@ class LogFiles:
             tail = self._lives.open(path, known.source)
         except OSError:
             return False
-        if not tail.begins(known):
+        if tail.identity in self._claims or not tail.begins(known):
             tail.close()
             return False
         self._make_current(tail)
