@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 MAX_ALIASES = 100
 """YAML aliases per file: more is an attempt to blow up memory."""
 
+MAX_NODES = 100_000
+"""Keys and values of one document, aliases written out: ten thousand branches take less than half of it."""
+
 MAX_TEXT = 2_000_000
 """Characters per rule file."""
 
@@ -124,6 +127,9 @@ class _Loader:
                 if node is None:
                     continue
                 line = node.start_mark.line + 1
+                if _written_out(node, {}) > MAX_NODES:
+                    self._refuse(f"{text.source}:{line}", f"more than {MAX_NODES} keys and values", "split the rule")
+                    continue
                 content = _construct(node)
                 if not isinstance(content, dict):
                     self._refuse(f"{text.source}:{line}", "a rule is a mapping of keys to values")
@@ -382,6 +388,19 @@ def _own_fields(own: Any) -> dict[str, Any]:
 
 def _alias_count(text: str) -> int:
     return sum(isinstance(token, yaml.AliasEvent) for token in yaml.parse(text, Loader=yaml.CSafeLoader))
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes a document has once every alias is replaced by what it stands for. Raises: RecursionError."""
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1  # an alias inside of what it stands for
+        below = (
+            [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+            if isinstance(node, yaml.CollectionNode)
+            else []
+        )
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in below)
+    return known[id(node)]
 
 
 def _construct(node: yaml.Node) -> Any:
