@@ -162,7 +162,7 @@ class WatchSection(Section):
     journal: JournalSection = JournalSection()
     syslog: tuple[SyslogSection, ...] = ()
     integrity: IntegritySection = IntegritySection()
-    max_line_bytes: int = Field(default=65_536, ge=1_024, le=16_777_216)
+    max_line_bytes: int = Field(default=65_536, ge=1_024, le=65_536)
 
 
 class RulesSection(Section):

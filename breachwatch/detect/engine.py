@@ -103,10 +103,13 @@ class Detector:
         for correlator in self._readers.get(rule_id, ()):
             self._changed = True
             definition = correlator.definition
-            for firing in correlator.feed(rule_id, event):
-                if definition.emits:
-                    found.append(_correlation_match(correlator, firing, event))
-                self._correlate(definition.ref.id, event, found)
+            firing = correlator.feed(rule_id, event)
+            if firing is None:
+                continue
+            match = _correlation_match(correlator, firing, event)
+            if definition.emits:
+                found.append(match)
+            self._correlate(definition.ref.id, _as_event(match, firing), found)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -134,6 +137,13 @@ class Detector:
 
 def _match_id(*parts: str) -> str:
     return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
+
+
+def _as_event(match: Match, firing: Firing) -> Event:
+    """A window that fired, for correlations that read it: known by its group, at the time at which it ends."""
+    event = match.event
+    fields = {**event.fields, **firing.group}
+    return Event(id=match.id, at_utc=firing.window.last, logsource=event.logsource, fields=fields, raw=event.raw)
 
 
 def _correlation_match(correlator: Correlator, firing: Firing, event: Event) -> Match:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from breachwatch.detect.correlate import COUNTS, MAX_EVENTS
+from breachwatch.detect.fields import names_for
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
 from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
@@ -22,8 +24,14 @@ if TYPE_CHECKING:
 MAX_ALIASES = 100
 """YAML aliases per file: more is an attempt to blow up memory."""
 
+MAX_NODES = 100_000
+"""Keys and values of one document, aliases written out: ten thousand branches take less than half of it."""
+
 MAX_TEXT = 2_000_000
 """Characters per rule file."""
+
+STATE_FORM = 2
+"""Of saved windows: those of an older form are not taken over."""
 
 DURATION = re.compile(r"(\d{1,6})([smhd])")
 UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
@@ -92,7 +100,7 @@ class _Loader:
         related = [(item, doc) for item, doc in parsed if isinstance(item, SigmaCorrelationRule)]
         related = self._resolve([item for item, _ in plain], related)
         rules = [rule for item, doc in plain if (rule := self._rule(item, doc, filters)) is not None]
-        correlations = self._correlations(related, {rule.ref.id for rule in rules})
+        correlations = self._correlations(related, {rule.ref.id: rule.logsource for rule in rules})
         content = sha256()
         for text in texts:
             content.update(text.source.encode() + b"\0" + text.text.encode("utf-8", "replace") + b"\0")
@@ -119,6 +127,9 @@ class _Loader:
                 if node is None:
                     continue
                 line = node.start_mark.line + 1
+                if _written_out(node, {}) > MAX_NODES:
+                    self._refuse(f"{text.source}:{line}", f"more than {MAX_NODES} keys and values", "split the rule")
+                    continue
                 content = _construct(node)
                 if not isinstance(content, dict):
                     self._refuse(f"{text.source}:{line}", "a rule is a mapping of keys to values")
@@ -222,7 +233,7 @@ class _Loader:
         return bound
 
     def _correlations(
-        self, related: list[tuple[SigmaCorrelationRule, _Document]], known: set[str]
+        self, related: list[tuple[SigmaCorrelationRule, _Document]], known: dict[str, LogSource]
     ) -> list[Correlation]:
         done: list[Correlation] = []
         waiting = related
@@ -232,7 +243,8 @@ class _Loader:
                 references = [_identity(reference.rule) for reference in item.referenced_rules]
                 if all(name in known for name in references):
                     if (made := self._correlation(item, document, references)) is not None:
-                        known.add(made.ref.id)
+                        known[made.ref.id] = known[references[0]]
+                        made = replace(made, names=_names(made, known))
                         done.append(made)
                 else:
                     later.append((item, document))
@@ -271,7 +283,8 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
     if extended:
         if kind == "temporal_ordered":
             raise RuleError("an ordered correlation cannot have an expression as its condition")
-        expression = _expression(condition.parsed)
+        named = {reference.reference: _identity(reference.rule) for reference in item.referenced_rules}
+        expression = _expression(condition.parsed, named)
         bounds, fields, percentile = (("gte", 1.0),), (), 50.0
     else:
         bounds = ((condition.op.name.lower(), float(condition.count)), *item.custom_attributes.get(RANGE_KEY, ()))
@@ -283,7 +296,12 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         alias.alias: {identities.get(key.reference, key.reference): name for key, name in alias.mapping.items()}
         for alias in item.aliases.aliases.values()
     }
-    text = repr((kind, references, item.timespan.seconds, item.group_by, aliases, bounds, fields, str(condition)))
+    if kind in COUNTS and any(op in {"gt", "gte", "eq"} and limit > MAX_EVENTS / 2 for op, limit in bounds):
+        most = MAX_EVENTS // 2
+        raise RuleError(f"counts above {most} are not kept in memory: this could never fire", hint="shorten timespan")
+    text = repr(
+        (STATE_FORM, kind, references, item.timespan.seconds, item.group_by, aliases, bounds, fields, str(condition))
+    )
     return Correlation(
         ref=ref,
         type=kind,
@@ -302,16 +320,30 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
     )
 
 
-def _expression(node: Any) -> Condition:
-    """An extended temporal condition; its leaves are rule ids in `Keyword.text`."""
+def _names(correlation: Correlation, known: Mapping[str, LogSource]) -> dict[str, dict[str, tuple[str, ...]]]:
+    """For each rule that is read: its fields that our parsers keep under other names."""
+    named: dict[str, dict[str, tuple[str, ...]]] = {}
+    for rule in correlation.rules:
+        source = known[rule]
+        also = names_for(source.category, source.product, source.service)
+        fields = {correlation.aliases.get(name, {}).get(rule, name) for name in correlation.group_by}
+        if found := {name: also[name] for name in sorted(fields | set(correlation.fields)) if name in also}:
+            named[rule] = found
+    return named
+
+
+def _expression(node: Any, named: Mapping[str, str]) -> Condition:
+    """An extended temporal condition; its leaves are rule ids in `Keyword.text`. Raises: RuleError."""
     kind = type(node).__name__
     if kind == "CorrelationConditionAND":
-        return And(tuple(_expression(part) for part in node.args))
+        return And(tuple(_expression(part, named) for part in node.args))
     if kind == "CorrelationConditionOR":
-        return Or(tuple(_expression(part) for part in node.args))
+        return Or(tuple(_expression(part, named) for part in node.args))
     if kind == "CorrelationConditionNOT":
-        return Not(_expression(node.args[0]))
-    return Keyword(Text(()), _identity(node.rule))
+        return Not(_expression(node.args[0], named))
+    if node.reference not in named:
+        raise RuleError(f"the condition names the rule '{node.reference}', which is not among its rules")
+    return Keyword(Text(()), named[node.reference])
 
 
 def _without_range(content: dict[str, Any]) -> tuple[dict[str, Any], tuple[tuple[str, float], ...]]:
@@ -356,6 +388,19 @@ def _own_fields(own: Any) -> dict[str, Any]:
 
 def _alias_count(text: str) -> int:
     return sum(isinstance(token, yaml.AliasEvent) for token in yaml.parse(text, Loader=yaml.CSafeLoader))
+
+
+def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes a document has once every alias is replaced by what it stands for. Raises: RecursionError."""
+    if id(node) not in known:
+        known[id(node)] = MAX_NODES + 1  # an alias inside of what it stands for
+        below = (
+            [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+            if isinstance(node, yaml.CollectionNode)
+            else []
+        )
+        known[id(node)] = 1 + sum(_written_out(part, known) for part in below)
+    return known[id(node)]
 
 
 def _construct(node: yaml.Node) -> Any:

@@ -135,6 +135,8 @@ class Correlation:
     group_by: tuple[str, ...]
     aliases: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     """alias -> rule id -> field."""
+    names: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    """rule id -> field -> names under which our parsers keep that field, as in `FieldTest.also`."""
     bounds: tuple[tuple[str, float], ...]
     """Comparisons (gte, 5) that all hold; two of them make a range."""
     fields: tuple[str, ...] = ()

@@ -56,6 +56,15 @@ CLASSES = {
 """Python's Unicode classes in RE2's words, which by themselves are ASCII."""
 
 
+CODE_POINT = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})", re.ASCII)
+"""A character by its number, which RE2 writes as \\x{...}."""
+
+SCOPED_MULTILINE = re.compile(r"\(\?[a-zA-Z]*-?[a-zA-Z]*m[a-zA-Z]*:", re.ASCII)
+
+MAX_CHOICES = 8
+"""Alternations in one expression: each more doubles what backtracking may take, `(a|aa)(a|aa)(a|aa)...`."""
+
+
 def refuse_costly_regex(pattern: str, flags: int) -> None:
     """Pass if the expression runs in bounded time. Raises: RuleError."""
     if len(pattern) > MAX_PATTERN:
@@ -177,10 +186,15 @@ def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
 def _translated(pattern: str, flags: int) -> Iterator[str]:
     """The expression in RE2's words: Unicode classes, and `$` that also stands before a last line break."""
     position, inside = 0, False
+    multiline = bool(_flags(pattern, flags) & re.MULTILINE)
     while position < len(pattern):
         char = pattern[position]
         pair = pattern[position : position + 2]
         if char == "\\" and len(pair) > 1:
+            if (found := CODE_POINT.match(pattern, position)) is not None:
+                yield rf"\x{{{found[1] or found[2]}}}"
+                position = found.end()
+                continue
             yield _escape(pair, inside=inside)
             position += 2
             continue
@@ -193,14 +207,29 @@ def _translated(pattern: str, flags: int) -> Iterator[str]:
             yield head[0].replace("]", r"\]")
             position += len(head[0])
             continue
-        elif char == "$" and not flags & re.MULTILINE:
+        elif char == "$" and not multiline:
             char = r"(?:\n?\z)"
+        elif pattern.startswith("{,", position):
+            char = "{0"  # RE2 takes {,5} for plain text
         yield r"\[" if inside and char == "[" else char
         position += 1
 
 
+def _flags(pattern: str, flags: int) -> int:
+    """The flags given and those that the expression itself sets. Raises: RuleError."""
+    if SCOPED_MULTILINE.search(pattern):
+        raise RuleError("regular expression switches multiline for a part of itself", hint="use re|m for all of it")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        return int(parser.parse(pattern, flags).state.flags)
+
+
 def _escape(pair: str, *, inside: bool) -> str:
     letter = pair[1]
+    if inside and letter in "WDS":
+        raise RuleError(rf"RE2 has no \{letter} of Unicode inside a set", hint=f"write (?:[...]|\\{letter}) instead")
+    if inside and letter == "b":
+        return r"\x08"
     if letter in CLASSES:
         return CLASSES[letter] if inside else f"[{CLASSES[letter]}]"
     if letter.lower() in CLASSES and not inside:
@@ -213,6 +242,8 @@ def _escape(pair: str, *, inside: bool) -> str:
 def _degree(node: Any) -> int:
     """How many unbounded repetitions can compete for the same text; COSTLY where they stand inside each other."""
     total = 0
+    if _choices(node) > MAX_CHOICES:
+        return COSTLY
     for operation, argument in node:
         if operation in REPEATS:
             _, most, body = argument
@@ -244,6 +275,20 @@ def _ways(node: Any) -> int:
         if ways > MAX_WAYS:
             return ways
     return ways
+
+
+def _choices(node: Any) -> int:
+    """Alternations between texts of different length, at any depth."""
+    found = 0
+    for operation, argument in node:
+        if operation is sre.BRANCH:
+            lengths = {branch.getwidth() for branch in argument[1]}
+            found += len(lengths) > 1 or any(least != most for least, most in lengths)
+        if operation in REPEATS:
+            found += _choices(argument[2])
+        else:
+            found += sum(_choices(child) for child in _children(operation, argument))
+    return found
 
 
 def _is_variable(body: Any) -> bool:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from typing import Any
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from breachwatch.detect import correlate
 from breachwatch.detect.engine import Detector
 from breachwatch.model import Event, LogSource
-from tests.detect.sigma import loaded
+from tests.detect.sigma import loaded, refusals
 
 START = datetime(2026, 2, 3, 4, 0, tzinfo=UTC)
 SPAN_S = 60
@@ -57,71 +58,6 @@ def made(rows: list[tuple[int, str, str, int]]) -> list[Event]:
     ]
 
 
-def figure(kind: str, window: list[tuple[int, str, str, int]]) -> float:  # noqa: PLR0911  # one per kind
-    """What the specification makes of a window."""
-    values = sorted(value for _, _, _, value in window)
-    if kind == "event_count":
-        return len(window)
-    if kind == "value_count":
-        return len(set(values))
-    if kind == "value_sum":
-        return sum(values)
-    if kind == "value_avg":
-        return sum(values) / len(values)
-    if kind == "value_median":
-        middle = len(values) // 2
-        return values[middle] if len(values) % 2 else (values[middle - 1] + values[middle]) / 2
-    actions = [action for _, action, _, _ in window]
-    if kind == "temporal":
-        return len(set(actions))
-    first, second, third = (actions.index("a") if "a" in actions else None), None, None
-    if first is not None:
-        second = next((at for at in range(first + 1, len(actions)) if actions[at] == "b"), None)
-    if second is not None:
-        third = next((at for at in range(second + 1, len(actions)) if actions[at] == "c"), None)
-    return sum(at is not None for at in (first, second, third))
-
-
-def expected(kind: str, limit: float, rows: list[tuple[int, str, str, int]]) -> set[str]:
-    """Groups of which some window of events, first to last, meets the limit."""
-    found = set()
-    for src in {row[2] for row in rows}:
-        own = [row for row in rows if row[2] == src]
-        for last in range(len(own)):
-            first = next(at for at in range(len(own)) if own[last][0] - own[at][0] <= SPAN_S)
-            if figure(kind, own[first : last + 1]) >= limit:
-                found.add(src)
-    return found
-
-
-KINDS = {
-    "event_count": (4, "  condition:\n    gte: 4\n"),
-    "value_count": (3, "  condition:\n    field: v\n    gte: 3\n"),
-    "value_sum": (12, "  condition:\n    field: v\n    gte: 12\n"),
-    "value_avg": (4, "  condition:\n    field: v\n    gte: 4\n"),
-    "value_median": (4, "  condition:\n    field: v\n    gte: 4\n"),
-    "temporal": (3, ""),
-    "temporal_ordered": (3, ""),
-}
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(rows=st.lists(st.tuples(st.integers(0, 200), st.sampled_from("abc"), st.sampled_from("xy"), st.integers(0, 5)),
-                     max_size=14, unique_by=lambda row: (row[0], row[2])), data=st.data())  # fmt: skip
-def test_the_groups_that_fire_are_those_of_the_oracle_in_any_order_of_arrival(kind, rows, data):
-    limit, condition = KINDS[kind]
-    if not kind.startswith("temporal"):
-        rows = [(second, "a", src, value) for second, _, src, value in rows]
-    rows.sort()
-    events = made(rows)
-    arrival = data.draw(st.permutations(events + events[:5]))  # duplicates: read twice after a crash
-    found = fired_groups(Detector(rules_for(kind, condition)), arrival)
-    if kind in ("value_avg", "value_median"):  # not monotonic: while events are missing, another window may fire
-        assert expected(kind, limit, rows) <= found
-    else:
-        assert found == expected(kind, limit, rows)
-
-
 @given(cut=st.integers(0, 8), again=st.integers(0, 3))
 def test_a_restart_neither_loses_nor_counts_twice(cut, again):
     rules = rules_for("event_count", "  condition:\n    gte: 8\n")
@@ -161,3 +97,83 @@ def test_a_chain_of_correlations_fires_and_generates_only_what_it_must():
     detector = Detector(loaded(text))
     events = made([(second, "a", "x", 0) for second in (0, 1, 500, 501)])
     assert [match.rule.title for event in events for match in detector.feed(event)] == ["waves"]
+
+
+def test_one_forged_time_neither_pushes_out_the_others_nor_makes_them_late_for_ever():
+    detector = Detector(rules_for("event_count", "  condition:\n    gte: 4\n"))
+    years = [0, 74 * 31_557_600, -56 * 31_557_600]  # 2026, 2100, 1970
+    rows = [(second + years[forged], "a", "x", 0) for second in range(4) for forged in (1, 0, 2)]
+    found = [match for event in made(rows) for match in detector.feed(event) if match.window is not None]
+    assert {match.event.at_utc.year for match in found} == {1970, 2026, 2100}
+    assert detector.evictions == 0
+
+
+def test_an_event_that_two_rules_match_counts_for_both_in_time_and_once_in_counts():
+    both: dict[str, Any] = {"action": "ab", "src": "x", "v": 1}
+    text = "---\n".join(
+        BASE.format(name=name, number=number).replace("action: ", "action|contains: ")
+        for number, name in enumerate("ab")
+    )
+    for kind, condition, fires in [
+        ("temporal", "", True),
+        ("temporal_ordered", "", True),
+        ("event_count", "  condition:\n    gte: 2\n", False),
+    ]:
+        rule = (
+            f"---\ntitle: c\nid: c0220000-0000-4000-8000-000000000000\ncorrelation:\n  type: {kind}\n"
+            f"  rules: [a, b]\n  group-by: [src]\n  timespan: 60s\n{condition}"
+        )
+        event = Event(id="e", at_utc=START, logsource=LogSource("linux"), fields=both)
+        assert bool(Detector(loaded(text + rule)).feed(event)) is fires
+
+
+def test_memory_over_all_groups_is_bounded_and_the_loss_counted(monkeypatch):
+    monkeypatch.setattr(correlate, "MAX_EVENTS", 10)
+    monkeypatch.setattr(correlate, "MAX_GROUP_EVENTS", 4)
+    detector = Detector(rules_for("value_sum", "  condition:\n    field: v\n    gte: 100\n"))
+    fired_groups(detector, made([(second, "a", f"src{second % 4}", 1) for second in range(40)]))
+    (correlator,) = detector._correlators.values()
+    assert sum(len(group.events) for group in correlator._groups.values()) <= 10
+    assert detector.evictions == 40 - sum(len(group.events) for group in correlator._groups.values())
+    after = Detector(detector.rules)
+    after.restore(detector.snapshot())
+    fired_groups(after, made([(50 + second, "a", f"later{second}", 1) for second in range(12)]))
+    (correlator,) = after._correlators.values()
+    assert sum(len(group.events) for group in correlator._groups.values()) <= 10
+
+
+def test_a_count_that_memory_could_never_hold_is_refused_and_a_large_one_works():
+    text = BASE.format(name="a", number=0) + (
+        "---\ntitle: c\nid: c0220000-0000-4000-8000-000000000000\ncorrelation:\n  type: event_count\n"
+        "  rules: [a]\n  group-by: [src]\n  timespan: 600s\n  condition:\n    gte: {limit}\n"
+    )
+    (reason,) = refusals(text.format(limit=60_000))
+    assert "could never fire" in reason
+    detector = Detector(loaded(text.format(limit=12_000)))
+    rows = [(number // 25, "a", "x", 0) for number in range(12_000)]
+    assert fired_groups(detector, made(rows[:-1])) == set()
+    assert fired_groups(detector, made(rows)[-1:]) == {"x"}
+
+
+def test_groups_are_read_under_the_names_of_our_parsers():
+    text = BASE.format(name="a", number=0).replace("product: linux", "category: webserver") + (
+        "---\ntitle: c\nid: c0220000-0000-4000-8000-000000000000\ncorrelation:\n  type: value_count\n"
+        "  rules: [a]\n  group-by: [who]\n  aliases:\n    who:\n      a: c-ip\n  timespan: 60s\n"
+        "  condition:\n    field: cs-uri\n    gte: 2\n"
+    )
+    detector = Detector(loaded(text))
+    found = []
+    for number in range(2):
+        fields = {"action": "a", "source.ip": "203.0.113.9", "url.original": f"/{number}"}
+        event = Event(id=str(number), at_utc=START, logsource=LogSource("nginx", "webserver"), fields=fields)
+        found += detector.feed(event)
+    assert [match.group for match in found if match.window] == [{"who": "203.0.113.9"}]
+
+
+def test_sums_beyond_a_float_and_older_state_are_no_crash():
+    detector = Detector(rules_for("value_sum", "  condition:\n    field: v\n    gt: 1\n"))
+    made_up = made([(second, "a", "x", 0) for second in range(3)])
+    events = [replace(event, fields={**event.fields, "v": "1.7e308"}) for event in made_up]
+    assert fired_groups(detector, events) == {"x"}
+    detector.restore(b"\x81\xa1x\xa1y")
+    assert detector.evictions == 1

@@ -7,7 +7,7 @@ import time
 import warnings
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from breachwatch.detect.reference import matches
@@ -28,6 +28,8 @@ CATASTROPHIC = [
     r".*.*.*=.*!",
     r"^(([a-z])+.)+[A-Z]([a-z])+$",
     r"(a?){30}a{30}b",
+    "(a|aa)" * 40 + "b",
+    "(?:a|ab|aba)" * 40 + "c",
 ]
 """Expressions on which Python's engine runs for seconds to centuries."""
 
@@ -63,6 +65,58 @@ def test_the_linear_engine_answers_as_pythons(pattern, flags, text):
     assert linear_search(pattern, flags)(text) is (python is not None)
 
 
+ATOMS = [
+    *["a", "K", "s", ".", r"\.", "[a-k]", "[^a]", "[]x]", "[^]x]", r"[\w-]", r"[^\s;]", r"[\d_]", "[[a]", r"[\b]"],
+    *[r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", "^", "$", r"\A", r"\Z", r"\b", r"\B", r"\x41", r"\u0041", r"\t"],
+    *[r"\n", "é", "(?:)", "-", "{", r"\\", "/", " ", "="],
+]
+REPETITIONS = ["", "", "*", "+", "?", "*?", "+?", "{2}", "{,2}", "{1,}", "{1,3}", "{0,2}?"]
+ASSERTIONS = {"^", "$", r"\A", r"\Z", r"\b", r"\B", "(?:)", "{"}
+
+repeated = st.tuples(st.sampled_from(ATOMS), st.sampled_from(REPETITIONS)).map(
+    lambda pair: pair[0] if pair[0] in ASSERTIONS else "".join(pair)
+)
+expressions = st.recursive(
+    st.lists(repeated, min_size=1, max_size=4).map("".join),
+    lambda inner: (
+        st.tuples(inner, inner, st.sampled_from(REPETITIONS)).map(lambda parts: f"({parts[0]}|{parts[1]}){parts[2]}")
+        | st.tuples(inner, inner).map("".join)
+    ),
+    max_leaves=4,
+)
+
+
+@settings(max_examples=800, deadline=None)
+@given(
+    pattern=expressions,
+    flags=st.sampled_from([0, re.IGNORECASE, re.MULTILINE, re.DOTALL, re.IGNORECASE | re.MULTILINE | re.DOTALL]),
+    text=st.text(st.sampled_from("aAkKsS1_-.;x=/ \\\n\t\x08{"), max_size=10),
+    beyond=st.text(st.sampled_from("akKé\u00c9\u00a0\u0661\u212a\u017f\u00df 日"), max_size=6),
+)
+def test_both_engines_answer_alike_on_generated_expressions(pattern, flags, text, beyond):
+    """Word boundaries are the one difference: RE2 knows those of ASCII only, as the PCRE that Sigma names.
+
+    (And Python finds no `\\B` in an empty text: a fault of its own, mended in 3.14.)
+    """
+    assume(text or r"\B" not in pattern)
+    try:
+        linear = linear_search(pattern, flags)
+    except RuleError:
+        assume(False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        python = re.compile(pattern, flags)
+    assert linear(text) is (python.search(text) is not None)
+    if r"\b" not in pattern.replace(r"[\b]", "") and r"\B" not in pattern:
+        assert linear(text + beyond) is (python.search(text + beyond) is not None)
+
+
+@pytest.mark.parametrize("pattern", [r"(?m:^a+)+$", r"([\W]+x+)+", r"(?=a)(a+)+", r"((a+)+)\1"])
+def test_what_would_mean_something_else_in_the_linear_engine_is_not_handed_to_it(pattern):
+    with pytest.raises(RuleError):
+        linear_search(pattern, 0)
+
+
 HEAD = "title: t\nid: 11111111-1111-4111-8111-111111111111\nlogsource:\n  product: linux\n"
 
 
@@ -71,7 +125,7 @@ def test_a_yaml_bomb_is_refused():
         f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
     )
     (reason,) = refusals(bomb + HEAD + "detection:\n  s:\n    f: 1\n  condition: s\n")
-    assert "alias" in reason
+    assert "keys and values" in reason
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,163 @@
+"""Rules and events made to stall the engine, each with the CPU time that it may take at most, best of three runs."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from breachwatch.detect.engine import Detector
+from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.reference import matches
+from breachwatch.model import Event, LogSource
+from tests.detect.sigma import events_of, loaded, rule_text
+from tests.detect.test_safety import CATASTROPHIC, EVERY_KIND, HEAD
+
+
+def cpu_s(work: Callable[[], object]) -> float:
+    """CPU seconds of the best of three runs: what the machine does besides is not counted."""
+    times = []
+    for _ in range(3):
+        started = time.process_time()
+        work()
+        times.append(time.process_time() - started)
+    return min(times)
+
+
+def load(text: str) -> RuleSet:
+    return load_rules([RuleText("0.yml", text)])
+
+
+def branches(number: int) -> str:
+    return "detection:\n" + "\n".join(f"  s{branch}:\n    f: v{branch}" for branch in range(number))
+
+
+LEVELS = "abcdefghi"
+LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + before] * 10)}]\n" for before, name in pairwise(LEVELS)
+)
+VALUES = ", ".join(f"v{number}" for number in range(50_000))
+HOSTILE_RULES = {
+    "billion laughs": LAUGHS + HEAD + "detection:\n  s:\n    f: 1\n  condition: s\n",
+    "a long list ninety times": f"x: &x [{VALUES}]\n" + HEAD + "detection:\n"
+    + "".join(f"  s{number}:\n    f: *x\n" for number in range(90)) + "  condition: 1 of s*\n",
+    "an alias inside itself": HEAD + "detection:\n  s: &s\n    f: *s\n  condition: s\n",
+    "merges of merges": "".join(
+        f"m{n}: &m{n}\n  k{n}: 1\n" + (f"  <<: [{', '.join([f'*m{n - 1}'] * 8)}]\n" if n else "") for n in range(11)
+    ) + HEAD + "detection:\n  s:\n    <<: *m10\n  condition: s\n",
+    "ten thousand aliases": "x: &x 1\ny: [" + ",".join(["*x "] * 10_000) + "]\n",
+    "a list of a hundred thousand values": HEAD + f"detection:\n  s:\n    f: [{VALUES}, {VALUES}]\n  condition: s\n",
+    "thousands of nots": HEAD + "detection:\n  s:\n    f: 1\n  condition: " + "not " * 5_000 + "s\n",
+    "an endless expansion of dashes": HEAD
+    + "detection:\n  s:\n    f|windash: '" + " -a" * 2_000 + "'\n  condition: s\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE_RULES)
+def test_a_rule_made_to_stall_the_load_is_refused_within_two_cpu_seconds(name):
+    assert load(HOSTILE_RULES[name]).rules == ()
+    assert len(load(HOSTILE_RULES[name]).refused) == 1
+    assert cpu_s(lambda: load(HOSTILE_RULES[name])) < 2
+
+
+@pytest.mark.parametrize(
+    "condition", ["1 of s*", " or ".join(f"s{number}" for number in range(10_000))], ids=["of", "or"]
+)
+def test_ten_thousand_branches_load_within_six_cpu_seconds_and_answer_within_thirty_milliseconds(condition):
+    text = HEAD + branches(10_000) + f"\n  condition: {condition}\n"
+    started = time.process_time()
+    (rule,) = load(text).rules
+    assert time.process_time() - started < 6
+    hit, miss = events_of([{"f": "v9999"}, {"f": "v10000"}])
+    assert (matches(rule, hit), matches(rule, miss)) == (True, False)
+    assert cpu_s(lambda: matches(rule, miss)) < 0.03
+
+
+@pytest.mark.parametrize("pattern", CATASTROPHIC)
+def test_a_catastrophic_expression_answers_within_a_fifth_of_a_cpu_second(pattern):
+    (rule,) = loaded(rule_text(f"s:\n  f|re: '{pattern}'\ncondition: s")).rules
+    events = events_of([{"f": "a" * 16_000}, {"f": "a," * 8_000 + "="}, {"f": "ab" * 8_000 + "\n"}])
+    assert cpu_s(lambda: [matches(rule, event) for event in events]) < 0.2
+
+
+def event(fields: dict[str, Any], at: datetime = datetime(2026, 3, 1, tzinfo=UTC)) -> Event:
+    return Event(id=f"{at}{len(fields)}", at_utc=at, logsource=LogSource("linux"), fields=fields)
+
+
+HOSTILE_EVENTS = {
+    "a field of a megabyte": event({"f": "ev" * 524_288, "g": "x"}),
+    "ten thousand keys": event({f"k{number}": "x" * 50 for number in range(10_000)}),
+    "ten thousand keys in one field": event({"f": {f"k{number}": ["evil"] for number in range(10_000)}}),
+    "a list of thirty thousand": event({"f": ["no"] * 30_000}),
+    "wrong types": event({"f": [None, True, 1e308, -0.0, 10**400, {"a": None}], "g": {}}),
+    "1970": event({"f": 1, "@timestamp": "1970-01-01T00:00:00Z"}, datetime(1970, 1, 1, tzinfo=UTC)),
+    "2100": event({"f": 1, "@timestamp": 4_133_980_799}, datetime(2100, 12, 31, tzinfo=UTC)),
+}
+
+
+def nested(depth: int) -> dict[str, Any]:
+    value: dict[str, Any] = {"f": "evil"}
+    for _ in range(depth):
+        value = {"f": [value]}
+    return value
+
+
+HOSTILE_EVENTS["nested two hundred times"] = event(nested(200))
+
+GLOBS = """
+s1:
+  f: '*e?v*ev?x*'
+s2:
+  f|re: 'e[a-z]+\\d'
+s3:
+  f.f.f.f.f.f: x
+condition: 1 of s*
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE_EVENTS)
+def test_a_hostile_event_is_judged_by_every_kind_of_condition_within_a_cpu_second(name):
+    rules = [loaded(rule_text(text)).rules[0] for text in (EVERY_KIND, GLOBS)]
+    assert all(isinstance(matches(rule, HOSTILE_EVENTS[name]), bool) for rule in rules)
+    assert cpu_s(lambda: [matches(rule, HOSTILE_EVENTS[name]) for rule in rules]) < 1
+
+
+def test_lines_of_repeated_keys_deep_records_and_odd_values_are_parsed_and_judged_within_a_fifth_of_a_cpu_second():
+    lines = [
+        '{"f": "good", "f": "evil"}',
+        json.dumps({f"k{number}": number for number in range(5_000)}),
+        '{"f": ' + "[" * 30_000 + "]" * 30_000 + "}",
+        '{"@timestamp": 1e400, "f": "evil"}',
+        '{"@timestamp": "9999-12-31T23:59:59.999999Z"}',
+        '{"@timestamp": -62135596801}',
+    ]
+    (rule,) = loaded(rule_text(EVERY_KIND)).rules
+    assert cpu_s(lambda: [matches(rule, one) for one in events_of(lines)]) < 0.2
+
+
+def test_a_thousand_noise_events_of_one_group_cost_no_correlation_more_than_a_cpu_second():
+    """What an attacker's noise may cost at most: every line counts, in one group, and nothing ever fires."""
+    base = rule_text("s:\n  a: 1\ncondition: s", extra="name: base\n")
+    kinds = {"value_count": "field: v, gte: 5", "value_avg": "field: v, gte: 5",
+             "value_percentile": "field: v, percentile: 90, gte: 5"}  # fmt: skip
+    for number, (kind, condition) in enumerate(kinds.items()):
+        text = base + (
+            f"---\ntitle: c\nid: c0220000-0000-4000-8000-00000000000{number}\ncorrelation:\n  type: {kind}\n"
+            f"  rules: [base]\n  group-by: [src]\n  timespan: 1h\n  condition: {{{condition}}}\n"
+        )
+        rules = loaded(text)
+
+        def noise(rules: RuleSet = rules) -> None:
+            detector = Detector(rules)
+            for serial in range(1_000):
+                fields: dict[str, Any] = {"a": 1, "src": "x", "v": 1}
+                found = detector.feed(Event(id=str(serial), at_utc=datetime(2026, 3, 1, 0, serial // 60, serial % 60,
+                                            tzinfo=UTC), logsource=LogSource("linux"), fields=fields))  # fmt: skip
+                assert [match for match in found if match.window] == []
+
+        assert cpu_s(noise) < 1
