@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
@@ -19,8 +20,10 @@ def junit_xml(results: Sequence[SampleResult]) -> str:
         '<?xml version="1.0" encoding="utf-8"?>',
         f'<testsuite name="breachwatch rules" tests="{len(results)}" failures="{failed}" errors="0" skipped="0">',
     ]
-    for number, result in enumerate(results, start=1):
-        name = _attribute(f"{Path(result.source).stem} {result.kind} {number}")
+    counted: Counter[tuple[str, str]] = Counter()
+    for result in results:
+        counted[result.source, result.kind] += 1  # within its file: a sample elsewhere renames none
+        name = _attribute(f"{Path(result.source).stem} {result.kind} {counted[result.source, result.kind]}")
         head = f"  <testcase classname={_attribute(result.rule_id or result.source)} name={name}"
         if result.passed:
             lines.append(head + "/>")

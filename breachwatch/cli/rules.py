@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from breachwatch.cli.output import print_json, safe
-from breachwatch.cli.ruleset import rules_for
+from breachwatch.cli.ruleset import rules_for, sources_for
 from breachwatch.errors import UsageError
 from breachwatch.parse import FORMATS
 
@@ -56,7 +56,7 @@ def list_rules(config: Path | None, folders: tuple[Path, ...], as_json: bool) ->
     "formats",
     multiple=True,
     type=click.Choice(sorted(FORMATS)),
-    help="Formats of the logs that are watched (repeatable); without it all.",
+    help="Formats of the logs that are watched (repeatable); without it those of the configuration, else all.",
 )
 @AS_JSON
 @click.pass_obj
@@ -65,7 +65,8 @@ def lint(config: Path | None, paths: tuple[Path, ...], formats: tuple[str, ...],
     from breachwatch.app.rule_reach import rules_without_source
 
     loaded = rules_for(config, paths)
-    for lost in rules_without_source(loaded, formats or tuple(FORMATS)):
+    configured, integrity = (formats, True) if formats else sources_for(config)
+    for lost in rules_without_source(loaded, configured, integrity=integrity):
         if as_json:
             print_json({"kind": "unreachable", "rule.id": lost.rule.ref.id, "source": lost.rule.source,
                         "message": lost.reason})  # fmt: skip
@@ -221,8 +222,14 @@ def coverage_table(config: Path | None, folders: tuple[Path, ...], navigator: Pa
         else:
             titles = "; ".join(rule.title for rule in technique.rules[:3])
             click.echo(f"{technique.id:<10} {len(technique.rules):>4}  {safe(titles, 100)}")
-    if not as_json:
-        click.echo(f"{len(found)} techniques")
+    refs = [*(rule.ref for rule in loaded.rules), *(one.ref for one in loaded.correlations)]
+    named = {rule.id for technique in found for rule in technique.rules}
+    without = [ref for ref in refs if ref.id not in named]
+    if as_json:
+        print_json({"kind": "coverage", "techniques": len(found), "rules": len(refs),
+                    "without_technique": [ref.id for ref in without]})  # fmt: skip
+    else:
+        click.echo(f"{len(found)} techniques; {len(without)} of {len(refs)} rules name none")
     return 0
 
 

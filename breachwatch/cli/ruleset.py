@@ -9,6 +9,7 @@ from pathlib import Path
 from breachwatch.app.rules import rules_in
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.detect.load import RuleSet
+from breachwatch.parse import FORMATS
 
 VARIABLE = "BREACHWATCH_RULES__PLACEHOLDERS"
 
@@ -16,6 +17,20 @@ VARIABLE = "BREACHWATCH_RULES__PLACEHOLDERS"
 def rules_for(config: Path | None, folders: Sequence[Path]) -> RuleSet:
     """The rules of these folders, or the shipped ones. Raises: ConfigError."""
     return rules_in(list(folders) or [shipped_folder("rules")], placeholders=_placeholders(config))
+
+
+def sources_for(config: Path | None) -> tuple[tuple[str, ...], bool]:
+    """Formats of the logs that are watched here, and whether files are; all of them where there is no configuration.
+
+    Raises: ConfigError.
+    """
+    from breachwatch.config.settings import DEFAULT_CONFIG, load_settings
+
+    if config is None and not os.access(DEFAULT_CONFIG, os.R_OK):
+        return tuple(FORMATS), True
+    watch = load_settings(config).watch
+    formats = {log.format for log in watch.logs} | {listener.format for listener in watch.syslog}
+    return tuple(sorted(formats | ({"journal"} if watch.journal.enabled else set()))), watch.integrity.enabled
 
 
 def _placeholders(config: Path | None) -> Mapping[str, tuple[str, ...]]:

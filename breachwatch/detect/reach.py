@@ -28,10 +28,25 @@ def unreachable(rules: RuleSet, sources: Iterable[LogSource]) -> list[Unreachabl
             dead.add(rule.ref.id)
             lost.append(Unreachable(rule=rule, reason=f"no source makes events of {described(rule.logsource)}"))
     for correlation in rules.correlations:
-        if all(name in dead for name in correlation.rules):
-            dead.add(correlation.ref.id)
-            lost.append(Unreachable(rule=correlation, reason="none of the rules that it reads can run"))
+        missing = [name for name in correlation.rules if name in dead]
+        if len(missing) == len(correlation.rules):
+            reason = "none of the rules that it reads can run"
+        elif missing and not _can_fire(correlation, dead):
+            reason = f"it needs {', '.join(missing)}, which cannot run"
+        else:
+            continue
+        dead.add(correlation.ref.id)
+        lost.append(Unreachable(rule=correlation, reason=reason))
     return lost
+
+
+def _can_fire(correlation: Correlation, dead: set[str]) -> bool:
+    """Whether the rules that can run suffice: of temporal correlations mostly all are needed."""
+    if correlation.type not in {"temporal", "temporal_ordered"} or correlation.expression is not None:
+        return True
+    alive = [name not in dead for name in correlation.rules]
+    most = alive.index(False) if correlation.type == "temporal_ordered" else sum(alive)
+    return any(correlation.compare(number) for number in range(1, most + 1))
 
 
 def described(logsource: LogSource) -> str:

@@ -13,11 +13,12 @@ import pytest
 
 from breachwatch.app.doctor_promise import check_rules
 from breachwatch.app.rule_cache import load_cached
+from breachwatch.app.rule_reach import rules_without_source
 from breachwatch.config.sections import LogSection, RulesSection, WatchSection
 from breachwatch.config.settings import Settings
 from breachwatch.detect.load import RuleText
 from tests.conftest import ROOT
-from tests.detect.sigma import rule_text
+from tests.detect.sigma import loaded, rule_text
 
 RULE_ID = "11111111-1111-4111-8111-111111111111"
 
@@ -84,7 +85,9 @@ def test_verify_compares_on_events_and_refuses_to_compare_on_none(folder):
 
 def test_coverage_counts_rules_per_technique_and_writes_a_layer(folder):
     code, out = run(folder, "rules", "coverage", "--rules", "rules", "--navigator", "layer.json", "--json")
-    assert [json.loads(line)["id"] for line in out.splitlines()] == ["T1110.001"]
+    told = [json.loads(line) for line in out.splitlines()]
+    assert [one["id"] for one in told if one["kind"] == "technique"] == ["T1110.001"]
+    assert told[-1] == {"kind": "coverage", "techniques": 1, "rules": 2, "without_technique": [RULE_ID[:-1] + "2"]}
     layer = json.loads((folder / "layer.json").read_text())
     assert [(one["techniqueID"], one["score"]) for one in layer["techniques"]] == [("T1110.001", 1)]
     assert code == 0
@@ -97,6 +100,36 @@ def test_lint_names_the_rule_that_no_source_can_trigger(folder):
     assert [json.loads(line)["kind"] for line in out.splitlines()] == ["unreachable"]
     assert "category proxy" in out
     assert code == 0
+
+
+def test_lint_asks_the_configuration_which_logs_are_watched(folder):
+    config = folder / "breachwatch.toml"
+    log = '[[watch.logs]]\npath = "/var/log/x"\nformat = "{}"\n'
+    text = (folder / "rules" / "one.yml").read_text().replace("product: linux", "product: nginx")
+    (folder / "rules" / "one.yml").write_text(text.replace("logsource:", "logsource:\n  category: webserver"))
+    (folder / "rules" / "two.yml").unlink()
+    for form, lost in (("nginx", 0), ("syslog", 1)):
+        config.write_text(f'[state]\ndirectory = "{folder}/state"\n' + log.format(form))
+        config.chmod(0o600)
+        code, out = run(folder, "--config", str(config), "rules", "lint", "rules", "--json")
+        assert ([json.loads(line)["kind"] for line in out.splitlines()], code) == (["unreachable"] * lost, 0)
+
+
+@pytest.mark.parametrize(("kind", "lost"), [("temporal", 2), ("temporal_ordered", 2), ("event_count", 1)])
+def test_a_correlation_that_lacks_a_rule_it_needs_never_runs(kind, lost):
+    text = (
+        rule_text("s:\n  f: 1\ncondition: s", extra="name: here\n")
+        + "---\n"
+        + rule_text("s:\n  f: 1\ncondition: s", rule_id=RULE_ID[:-1] + "2", extra="name: nowhere\n").replace(
+            "product: linux", "category: proxy"
+        )
+        + f"---\ntitle: c\nid: {RULE_ID[:-1]}3\ncorrelation:\n  type: {kind}\n  rules: [here, nowhere]\n"
+        + "  timespan: 1m\n"
+        + ("" if kind.startswith("temporal") else "  condition:\n    gte: 2\n")
+    )
+    found = rules_without_source(loaded(text), ["syslog"])
+    assert len(found) == lost
+    assert all("proxy" in one.reason or "it needs" in one.reason for one in found)
 
 
 def test_samples_become_junit_with_every_failure(folder):
