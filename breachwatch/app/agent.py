@@ -59,6 +59,9 @@ IDLE_WAKES = 3
 IDLE_PAUSE_S = 0.02
 """A neighbour that writes all the time must not keep the agent looking at logs that do not grow."""
 
+RELEASE_S = 5.0
+"""How long memory that compiling a plan or a burst of lines left behind may be kept from the system."""
+
 CLONE_NEWNET = 0x40000000
 """unshare(2): a network namespace of its own, that is none."""
 
@@ -151,6 +154,8 @@ class Agent:
             self.note("prefilter_absent", "neither hyperscan nor ahocorasick_rs is installed: every line is read")
         self._sources = self._open_sources()
         self._next_beat = 0.0
+        self._next_release = self._clock.monotonic() + RELEASE_S
+        self._released_lines = 0
         self._next_alive = 0.0
 
     def _load_rules(self) -> RuleSet:
@@ -208,6 +213,7 @@ class Agent:
         seen = sum(self._tick_source(watched) for watched in self._sources)
         self._signals.extend(self._pipeline.late_signals())
         self._beat()
+        self._release()
         self._tell_differences()
         is_full = self._integrity is not None and self._integrity.is_full
         if self._signals or is_full or self._clock.monotonic() >= self._next_commit:
@@ -272,6 +278,13 @@ class Agent:
                 detail += f" integrity: {self._integrity.status()}"
                 self._anchor()
             self._notes.append(heartbeat_signal(host=self._settings.host, at_utc=self._clock.now(), detail=detail))
+
+    def _release(self) -> None:
+        """Give freed memory back now and then, where something was read since: the C library keeps it by itself."""
+        now_s = self._clock.monotonic()
+        if now_s >= self._next_release and self._pipeline.lines != self._released_lines:
+            self._next_release, self._released_lines = now_s + RELEASE_S, self._pipeline.lines
+            give_back()
 
     def _anchor(self) -> None:
         """Tell the hub the baseline's head: an older or foreign baseline on this host then shows elsewhere."""
@@ -371,6 +384,13 @@ def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
         from_start=log.from_start,
         max_line_bytes=max_line_bytes,
     )
+
+
+def give_back() -> None:
+    """Return freed memory to the system, where the C library can. Source: malloc_trim(3)."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)
 
 
 def leave_network() -> bool:

@@ -77,8 +77,9 @@ class BlockReader:
                 judged = verdict
                 if judged is None:
                     # a dirty line may be of a source that lines of this form never are (JSON among syslog)
-                    among = self.detector.positions(placed.logsource) if rules is None else rules
-                    judged = self.selector.judge.satisfied(among, placed)
+                    source = placed.logsource
+                    among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
+                    judged = self.selector.judge.satisfied(among, placed) if among else ()
                 yield placed, self.detector.feed(placed, judged, judged=True)
         skip.until(len(block.data))
         skip.settle()

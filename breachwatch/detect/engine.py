@@ -29,6 +29,7 @@ class Detector:
         for correlator in self._correlators.values():
             for name in correlator.definition.rules:
                 self._readers.setdefault(name, []).append(correlator)
+        self._meant: dict[tuple[tuple[int, ...], LogSource], Sequence[int]] = {}
         self._dropped = 0
         self._changed = True
         self._snapshot = b""
@@ -79,6 +80,16 @@ class Detector:
             rules = self.rules.rules
             found = [index for index, rule in enumerate(rules) if self._fits(rule, logsource)]
             self._positions[logsource] = found
+        return found
+
+    def meant(self, rules: tuple[int, ...], logsource: LogSource) -> Sequence[int]:
+        """Those of the rules, by position, that are for events of a log source."""
+        key = (rules, logsource)
+        found = self._meant.get(key)
+        if found is None:
+            if len(self._meant) > 10_000:  # noqa: PLR2004  # hostile lines make any combination
+                self._meant.clear()
+            found = self._meant[key] = [index for index in rules if self._fits(self.rules.rules[index], logsource)]
         return found
 
     def _fits(self, rule: Rule, logsource: LogSource) -> bool:
