@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import assert_never
 
 from breachwatch.detect.rule import (
@@ -57,11 +58,22 @@ def holds(condition: Condition, event: Event) -> bool:  # noqa: C901, PLR0911  #
 
 
 def _keyword(keyword: Keyword, event: Event) -> bool:
-    """Text lines are searched whole; of structured input (JSON) the values are, not the names."""
-    if event.raw and not event.raw.lstrip().startswith("{"):
-        return keyword.test(event.raw)
-    fields = (value for name, value in event.fields.items() if not name.startswith(OWN_PREFIXES))
-    return any(keyword.test(text) for value in fields for text in all_texts(value))
+    """Text lines are searched whole; of structured input (JSON) the values are, not the names.
+
+    A record that could not be read is text too: its message is the line, which no record that can be read may say.
+    """
+    return any(map(keyword.test, searched_texts(event)))
+
+
+def searched_texts(event: Event) -> Iterator[str]:
+    """What keywords search in an event."""
+    raw = event.raw
+    if raw and (not raw.lstrip().startswith("{") or event.fields.get("message") == raw):
+        yield raw
+        return
+    for name, value in event.fields.items():
+        if not name.startswith(OWN_PREFIXES):
+            yield from all_texts(value)
 
 
 def _refers(reference: FieldReference, event: Event) -> bool:
