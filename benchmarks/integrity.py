@@ -17,6 +17,7 @@ every one has its verdict. Medians of --runs; CPU is user and system; the page c
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import random
 import resource
@@ -31,6 +32,7 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
+from breachwatch.app.agent import COMMIT_S
 from breachwatch.app.baseline import open_baseline
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.integrity import IntegritySettings, open_integrity
@@ -71,20 +73,20 @@ for number in range(count):
 # -- what is measured, each in a process of its own -------------------------------------------------------------------
 
 
-def settings(root: Path) -> IntegritySettings:
+def settings(root: Path, rolling_hash: str = "sha256") -> IntegritySettings:
     return IntegritySettings(
         paths=(str(root),), sweep_s=1e9, full_s=1e9, cpu_share=1.0, bytes_per_s=1 << 40, setuid_s=0.0, processes=False,
-        own_files=False,
+        own_files=False, rolling_hash=rolling_hash,
     )  # fmt: skip
 
 
-def begin(root: Path, state: Path) -> None:
-    with open_baseline(settings(root), state, host="bench", owner=True) as baseline:
+def begin(root: Path, state: Path, rolling_hash: str = "sha256") -> None:
+    with open_baseline(settings(root, rolling_hash), state, host="bench", owner=True) as baseline:
         baseline.begin(actor="bench", reason="", force=True, on_progress=lambda *_: None)
 
 
-def check(root: Path, state: Path) -> None:
-    with open_baseline(settings(root), state, host="bench") as baseline:
+def check(root: Path, state: Path, rolling_hash: str = "sha256") -> None:
+    with open_baseline(settings(root, rolling_hash), state, host="bench") as baseline:
         baseline.verify()
         met = list(baseline.compare((), contents=True, on_progress=lambda *_: None))
     assert len(met) == 1, f"a check of what did not change found {met[:3]}"
@@ -96,6 +98,7 @@ class Watcher:
     def __init__(self, root: Path, state: Path) -> None:
         layout = prepare_state(state)
         self.woken = threading.Event()
+        self.next_commit = 0.0
         self.store = SqliteAgentStore(layout.agent_db, owner=True)
         self.integrity: Integrity = open_integrity(
             settings(root), self.store, SystemClock(), layout, notify=self.woken.set
@@ -105,14 +108,19 @@ class Watcher:
     def poll(self) -> list[FileChange]:
         self.woken.clear()
         seen = [item for item in self.integrity.poll(1 << 20) if isinstance(item, FileChange)]
+        if self.integrity.is_full or time.monotonic() >= self.next_commit:
+            self.commit()
+        return seen
+
+    def commit(self) -> None:
+        self.next_commit = time.monotonic() + COMMIT_S
         progress = self.integrity.progress()
         if progress.baseline is not None:
             self.store.commit(signals=(), checkpoints=(), baseline=progress.baseline, sealer=progress.sealer)
-        return seen
 
     def rest(self) -> None:
         due = self.integrity.next_due_s
-        self.woken.wait(1.0 if due is None else due)
+        self.woken.wait(COMMIT_S if due is None else min(due, COMMIT_S))
 
     def until(self, holds: Callable[[], bool], take: Callable[[list[FileChange]], None] = lambda _: None) -> None:
         while True:
@@ -272,6 +280,12 @@ def beside_aide(name: str, root: Path, folder: Path, size: int, runs: int) -> No
         print(f"  aide 0.18 init        {peer_init[0]:7.2f} CPU s {peer_init[1]:7.2f} s")
         print(f"  aide 0.18 check       {peer_cpu:7.2f} CPU s {peer_wall:7.2f} s   peak {peer_peak:.0f} MB")
         print(f"  ratio of checks       {peer_cpu / cpu:7.1f} x CPU {peer_wall / wall:6.1f} x")
+    if name == "large" and importlib.util.find_spec("blake3"):
+        second = folder / "state-blake3"
+        timed(*job("begin", root, second, "blake3"))
+        figures = [timed(*job("check", root, second, "blake3")) for _ in range(runs)]
+        fast, fast_wall, _ = (statistics.median(column) for column in zip(*figures, strict=True))
+        print(f"  the same by BLAKE3    {fast:7.2f} CPU s {fast_wall:7.2f} s")
     if name == "large":
         raw = raw_rate(runs)
         print(f"  raw SHA-256 in memory {raw / 1e6:7.0f} MB/CPU s; our check {size / cpu / 1e6:.0f} MB/CPU s:"
@@ -301,7 +315,7 @@ def main() -> None:
     if options.job:
         name, root, state, *rest = options.job
         if name in JOBS:
-            JOBS[name](Path(root), Path(state))
+            JOBS[name](Path(root), Path(state), *rest)
         else:
             COUNTED[name](Path(root), Path(state), int(rest[0]))
         return

@@ -138,6 +138,7 @@ class Agent:
         self._next_commit = 0.0
         self._wake = self._layout.wake
         self._told = False
+        self._alarmed: set[str] = set()
         rules = self._load_rules()
         detector = Detector(rules)
         self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
@@ -146,6 +147,8 @@ class Agent:
             correlations, unfinished = unpacked_state(self._saved_state)
             detector.restore(correlations)
             self._pipeline.restore(unfinished)
+        if not self._pipeline.is_prefiltering:
+            self.note("prefilter_absent", "neither hyperscan nor ahocorasick_rs is installed: every line is read")
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_alive = 0.0
@@ -205,6 +208,7 @@ class Agent:
         seen = sum(self._tick_source(watched) for watched in self._sources)
         self._signals.extend(self._pipeline.late_signals())
         self._beat()
+        self._tell_differences()
         is_full = self._integrity is not None and self._integrity.is_full
         if self._signals or is_full or self._clock.monotonic() >= self._next_commit:
             self.commit()
@@ -261,6 +265,8 @@ class Agent:
             detail = (
                 f"lines={self._pipeline.lines} events={self._pipeline.events}"
                 f" evictions={detector.evictions} late={detector.late}"
+                f" candidates={self._pipeline.candidates} sampled={self._pipeline.sampler.lines}"
+                f" differences={self._pipeline.sampler.differences}"
             )
             if self._integrity is not None:
                 detail += f" integrity: {self._integrity.status()}"
@@ -274,6 +280,12 @@ class Agent:
             self._anchored = head.counter
             detail = f"counter={head.counter} root={head.root.hex()} chain={head.chain.hex()}"
             self.note("baseline_head", detail)
+
+    def _tell_differences(self) -> None:
+        """An alarm for each rule on which engine and reference differ in a sampled line; there the reference counts."""
+        for rule in self._pipeline.sampler.wrong.keys() - self._alarmed:
+            self._alarmed.add(rule)
+            self.note("engine_differs", f"rule {rule}: engine and reference differ; report this as an error")
 
     def reload_rules(self) -> None:
         """Take new rules if every file is sound, else keep the old set and say so."""
@@ -300,6 +312,12 @@ class Agent:
         for watched in self._sources:
             if isinstance(watched.source, LogFiles):
                 watched.source.hint()
+
+    def grew(self, paths: set[str]) -> None:
+        """These logs were written to: read them first. All are looked at now and then whatever the kernel says."""
+        for watched in self._sources:
+            if isinstance(watched.source, LogFiles):
+                watched.source.grew(paths)
 
     def folders(self) -> set[Path]:
         """Where log files lie now, for kernel wake-ups."""
@@ -402,8 +420,10 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             for folder in failed.keys() - unwatched.keys():
                 agent.note("folder_polled", f"{folder}: {failed[folder]}; it is looked at every {POLL_S:.0f} s")
             unwatched = failed
+        agent.grew(wake.take_grown())
         if agent.tick():
             idle = 0
+            wake.wait(0)  # what the kernel said meanwhile
         else:
             # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
             idle = idle + 1 if wake.wait(agent.next_due_s) else 0

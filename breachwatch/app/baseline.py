@@ -26,9 +26,6 @@ from breachwatch.watch.integrity.sweep import quick
 Progress = Callable[[int, int], None]
 """(folders done, folders there are)."""
 
-BATCH_FOLDERS = 500
-"""Folders that one commit of a new baseline carries."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
@@ -64,7 +61,7 @@ class Baseline:
             self._forget(0 if head is None else head.counter)
         total = count_folders(self.examiner.scope)
         for _ in self.examiner.everything(quick):
-            if self.examiner.baseline.pending >= BATCH_FOLDERS:
+            if self.examiner.baseline.is_full:
                 self._commit("init", actor, reason)
             on_progress(self.examiner.judge.folders, total)
         self._commit("init", actor, reason)

@@ -30,6 +30,7 @@ class IntegritySettings:
     cpu_share: float = 0.25
     bytes_per_s: int = 64 << 20
     hash_limit_bytes: int = HASH_LIMIT_BYTES
+    rolling_hash: str = "sha256"
     setuid_s: float = 3_600.0
     processes: bool = True
     own_files: bool = True
@@ -58,6 +59,7 @@ def options_of(settings: IntegritySettings) -> Options:
         cpu_share=settings.cpu_share,
         bytes_per_s=settings.bytes_per_s,
         hash_limit_bytes=settings.hash_limit_bytes,
+        rolling_hash=settings.rolling_hash,
         setuid_s=settings.setuid_s,
         processes=settings.processes,
         fanotify=settings.fanotify,

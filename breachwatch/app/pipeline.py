@@ -7,18 +7,28 @@ very same code, so what a scan finds is what the daemon finds.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
 
+from breachwatch.app.blocks import BlockReader, Found, form_of, relocated
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
 from breachwatch.parse import Assembler, ParseContext, Parser, event_from_change, event_from_gap, parser_for
+from breachwatch.parse.skipping import line_of
 
 MAX_PEERS = 1_024
 """Senders whose last message is remembered: UDP senders may claim any address."""
 
+AUDIT = b"msg=audit("
+"""In a log of another format such lines belong to one another: none of them is skipped."""
+
 Seen = Block | RawLine | FileChange | Gap
+
+Origin = tuple[str, str]
+"""Format, and the file or sender that a parser reads."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,78 +42,146 @@ class SourceFormat:
     """Overrides what the format implies (`scan --logsource`)."""
 
 
-@dataclass(slots=True)
 class Pipeline:
-    """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines."""
+    """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines.
 
-    host: str
-    detector: Detector
-    now: Callable[[], datetime]
-    events: int = 0
-    lines: int = 0
-    _parsers: dict[tuple[str, str], Parser] = field(default_factory=dict)
-    _assemblers: dict[tuple[str, str], tuple[Assembler, SourceFormat]] = field(default_factory=dict)
-    """Parsers that may hold lines of unfinished events."""
-    _peers: dict[tuple[str, str], None] = field(default_factory=dict)
-    """Parsers of senders on the network, oldest first."""
-    _released: list[Event] = field(default_factory=list)
-    """Events that a forgotten sender left unfinished."""
+    Lines that come in blocks are looked at only where a rule could match (`prefilter`); what comes one by one is read.
+    """
+
+    def __init__(
+        self,
+        *,
+        host: str,
+        detector: Detector,
+        now: Callable[[], datetime],
+        prefilter: bool = True,
+        selector: Selector | None = None,
+        sampler: Sampler | None = None,
+    ) -> None:
+        self.host = host
+        self.now = now
+        self.sampler = sampler or Sampler()
+        self._prefilter = prefilter
+        self._events = 0
+        self._lines = 0
+        self._reader = BlockReader(detector, selector or Selector(detector.rules), self.sampler)
+        self._parsers: dict[Origin, Parser] = {}
+        self._assemblers: dict[Origin, Assembler] = {}
+        """Parsers that may hold lines of unfinished events."""
+        self._holding: dict[Origin, tuple[Assembler, SourceFormat]] = {}
+        """Those that do: few, however many logs there are."""
+        self._peers: dict[Origin, None] = {}
+        """Parsers of senders on the network, oldest first."""
+        self._released: list[Event] = []
+        """Events that a forgotten sender left unfinished."""
+
+    @property
+    def detector(self) -> Detector:
+        """The rules in force."""
+        return self._reader.detector
+
+    @detector.setter
+    def detector(self, detector: Detector) -> None:
+        self._reader.detector, self._reader.selector = detector, Selector(detector.rules)
+
+    @property
+    def lines(self) -> int:
+        """Lines so far."""
+        return self._lines + self._reader.lines
+
+    @property
+    def events(self) -> int:
+        """Events so far, those of lines that no rule could match included."""
+        return self._events + self._reader.events
+
+    @property
+    def candidates(self) -> int:
+        """Lines of blocks that a rule could match."""
+        return self._reader.candidates
+
+    @property
+    def is_prefiltering(self) -> bool:
+        """False where every rule is evaluated on every event."""
+        return self._prefilter and self._reader.selector.is_able
 
     def parse(self, seen: Seen, how: SourceFormat) -> Iterable[Event]:
-        """The events of one thing seen; never raises on data."""
+        """All the events of one thing seen; never raises on data."""
         if isinstance(seen, FileChange):
             return (event_from_change(seen, host=self.host),)
         if isinstance(seen, Gap):
             return (event_from_gap(seen, host=self.host),)
         if isinstance(seen, Block):
             return (event for line in seen.lines() for event in self.parse(line, how))
-        self.lines += 1
+        self._lines += 1
         key = how.format, _origin(seen)
-        parser = self._parsers.get(key)
-        if parser is None:
-            parser = self._new_parser(key, how)
-        context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
-        events = parser.parse(seen, context)
-        if how.logsource is None:
-            return events
-        return [_with_logsource(event, how.logsource) for event in events]
+        events = self._parser(key).parse(seen, self._context(how))
+        assembler = self._assemblers.get(key)
+        if assembler is not None and assembler.is_holding:
+            self._holding[key] = assembler, how
+        return _placed(events, how)
 
-    def _new_parser(self, key: tuple[str, str], how: SourceFormat) -> Parser:
-        parser = self._parsers[key] = parser_for(how.format)
+    def _parser(self, key: Origin) -> Parser:
+        parser = self._parsers.get(key)
+        return self._new_parser(key) if parser is None else parser
+
+    def _new_parser(self, key: Origin) -> Parser:
+        parser = self._parsers[key] = parser_for(key[0])
         if "\0" in key[1]:
             self._peers[key] = None
             if len(self._peers) > MAX_PEERS:
                 self._forget_oldest_peer()
         if isinstance(parser, Assembler):
-            self._assemblers[key] = parser, how
+            self._assemblers[key] = parser
         return parser
 
     def _forget_oldest_peer(self) -> None:
         oldest = next(iter(self._peers))
         del self._peers[oldest], self._parsers[oldest]
-        if (held := self._assemblers.pop(oldest, None)) is not None:
+        self._assemblers.pop(oldest, None)
+        if (held := self._holding.pop(oldest, None)) is not None:
             self._released += self._flushed(*held, everything=True)
 
-    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[tuple[Event, list[Match]]]:
-        """Each event of one thing seen with what it made match."""
-        yield from self._fed(self.parse(seen, how))
+    def _context(self, how: SourceFormat) -> ParseContext:
+        return ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
 
-    def late_matches(self, *, everything: bool = False) -> Iterator[tuple[Event, list[Match]]]:
+    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[Found]:
+        """Each event of one thing seen with what it made match; of a block, those that could match."""
+        if isinstance(seen, Block) and self.is_prefiltering:
+            yield from self._block_matches(seen, how)
+        else:
+            yield from self._fed(self.parse(seen, how))
+
+    def late_matches(self, *, everything: bool = False) -> Iterator[Found]:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
         released, self._released = self._released, []
         yield from self._fed(released)
-        for assembler, how in self._assemblers.values():
+        for key, (assembler, how) in list(self._holding.items()):
             yield from self._fed(self._flushed(assembler, how, everything=everything))
+            if not assembler.is_holding:
+                del self._holding[key]
 
     def _flushed(self, assembler: Assembler, how: SourceFormat, *, everything: bool) -> Sequence[Event]:
-        context = ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
-        events = assembler.flush(context, everything=everything)
-        return events if how.logsource is None else [_with_logsource(event, how.logsource) for event in events]
+        return _placed(assembler.flush(self._context(how), everything=everything), how)
 
-    def _fed(self, events: Iterable[Event]) -> Iterator[tuple[Event, list[Match]]]:
+    def _fed(self, events: Iterable[Event]) -> Iterator[Found]:
         for event in events:
-            self.events += 1
+            self._events += 1
             yield event, self.detector.feed(event)
+
+    def _block_matches(self, block: Block, how: SourceFormat) -> Iterator[Found]:
+        """The same of a block, whose first lines may still have to tell the format."""
+        parser = self._parser((how.format, block.source))
+        is_mixed = how.format == "auto" and AUDIT in block.data
+        start = 0
+        while start < len(block.data):
+            form = None if is_mixed else form_of(parser)
+            if form is not None:
+                rest = block if start == 0 else block.after(start)
+                yield from self._reader.read(rest, parser, form, self._context(how), how.logsource)
+                return
+            end = block.data.find(b"\n", start) + 1
+            yield from self.matches(line_of(block, start, end), how)
+            start = end
 
     def signals(self, seen: Seen, how: SourceFormat) -> Iterator[Signal]:
         """What the hub has to hear of one thing seen."""
@@ -125,14 +203,21 @@ class Pipeline:
 
     def unfinished(self) -> list[tuple[str, RawLine]]:
         """(format, line) of everything that waits for the rest of its event: belongs to the offsets read so far."""
-        return [(name, line) for (name, _), (assembler, _) in self._assemblers.items() for line in assembler.waiting]
+        return [(name, line) for (name, _), (assembler, _) in self._holding.items() for line in assembler.waiting]
 
     def restore(self, unfinished: Iterable[tuple[str, RawLine]]) -> None:
         """Hold these lines again; their offsets were stored as read."""
         for name, line in unfinished:
             key = name, _origin(line)
-            parser = self._parsers.get(key) or self._new_parser(key, SourceFormat(format=name))
-            parser.parse(line, ParseContext(host=self.host, reference_utc=self.now()))
+            how = SourceFormat(format=name)
+            self._parser(key).parse(line, ParseContext(host=self.host, reference_utc=self.now()))
+            if key in self._assemblers:
+                self._holding[key] = self._assemblers[key], how
+
+
+def _placed(events: Sequence[Event], how: SourceFormat) -> Sequence[Event]:
+    logsource = how.logsource
+    return events if logsource is None else [relocated(event, logsource) for event in events]
 
 
 def _origin(line: RawLine) -> str:
@@ -168,7 +253,3 @@ def heartbeat_signal(*, host: str, at_utc: datetime, detail: str = "") -> Signal
 
 def _digest(identity: str) -> str:
     return blake2b(identity.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()
-
-
-def _with_logsource(event: Event, logsource: LogSource) -> Event:
-    return Event(id=event.id, at_utc=event.at_utc, logsource=logsource, fields=event.fields, raw=event.raw)

@@ -10,10 +10,13 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import BinaryIO
 
+from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.selector import Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
 from breachwatch.model import Block, Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
@@ -35,6 +38,8 @@ class ScanOptions:
     logsource: LogSource | None = None
     any_logsource: bool = False
     with_events: bool = False
+    prefilter: bool = True
+    """Read only lines that a rule may match; the matches are the same without."""
     max_line_bytes: int = 65_536
 
 
@@ -46,6 +51,8 @@ class ScanTotals:
     lines: int = 0
     bytes: int = 0
     events: int = 0
+    candidates: int = 0
+    """Lines that the prefilter let through."""
     matches: int = 0
     gaps: int = 0
     incidents: int = 0
@@ -61,10 +68,12 @@ class Scan:
     options: ScanOptions
     totals: ScanTotals = field(default_factory=ScanTotals)
     _book: IncidentBook = field(default_factory=IncidentBook)
+    _selector: Selector | None = None
 
     def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[JsonObject]:
         """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
         started, cpu = time.perf_counter(), time.process_time()
+        self._selector = Selector(self.rules)
         for group in rotation_groups(expand(inputs)):
             detector = Detector(self.rules, any_logsource=self.options.any_logsource)
             for item in group:
@@ -78,31 +87,39 @@ class Scan:
 
     def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[JsonObject]:
         options = self.options
-        pipeline = Pipeline(host=options.host, detector=detector, now=_reference(item))
+        pipeline = Pipeline(
+            host=options.host,
+            detector=detector,
+            now=_reference(item),
+            prefilter=options.prefilter and not options.with_events,
+            selector=self._selector,
+            sampler=Sampler(every=0),
+        )
         how = SourceFormat(format=options.format, tz=options.tz, year=options.year, logsource=options.logsource)
         self.totals.files += 1
         for seen in read_pieces(item, max_line_bytes=options.max_line_bytes, clock=SystemClock()):
-            self._count(seen)
             if isinstance(seen, Gap):
                 yield gap_object(seen)
+            before = pipeline.lines
             yield from self._told(pipeline.matches(seen, how))
+            self._count(seen, pipeline.lines - before)
         yield from self._told(pipeline.late_matches(everything=True))
+        self.totals.events += pipeline.events
+        self.totals.candidates += pipeline.candidates
 
-    def _count(self, seen: Block | RawLine | Gap) -> None:
+    def _count(self, seen: Block | RawLine | Gap, lines: int) -> None:
         match seen:
             case Gap():
                 self.totals.gaps += 1
             case Block():
-                lines = seen.data.count(b"\n")
                 self.totals.lines += lines
                 self.totals.bytes += len(seen.data) - lines
             case RawLine():
                 self.totals.lines += 1
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
-    def _told(self, found: Iterable[tuple[Event, list[Match]]]) -> Iterator[JsonObject]:
+    def _told(self, found: Iterable[Found]) -> Iterator[JsonObject]:
         for event, matches in found:
-            self.totals.events += 1
             if self.options.with_events:
                 yield {"kind": "event", **event_object(event)}
             for match in matches:

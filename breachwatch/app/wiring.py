@@ -64,6 +64,7 @@ def integrity_settings(settings: Settings) -> IntegritySettings:
         cpu_share=integrity.cpu_share,
         bytes_per_s=integrity.bytes_per_s,
         hash_limit_bytes=integrity.hash_limit_bytes,
+        rolling_hash=integrity.rolling_hash,
         setuid_s=integrity.setuid_interval_s,
         processes=integrity.processes,
         own_files=integrity.own_files,

@@ -146,12 +146,12 @@ def _actor() -> str:
 @contextmanager
 def _bar(label: str) -> Iterator[Progress]:
     """A bar on the terminal, nothing where there is none."""
-    bar = click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty())
-    with bar:
+    with click.progressbar(length=1, label=label, file=sys.stderr, hidden=not sys.stderr.isatty()) as bar:
 
         def move(done: int, total: int) -> None:
-            bar.length = max(total, done, 1)
-            bar.update(max(0, done - bar.pos))
+            if done > bar.pos:
+                bar.length = max(total, done)
+                bar.update(done - bar.pos)
 
         yield move
 

@@ -159,7 +159,7 @@ def explain(
 @INPUTS
 @FOLDERS
 @FORMAT
-@click.option("--engine", default="reference", show_default=True, help="Engine to compare with the reference.")
+@click.option("--engine", default="fast", show_default=True, help="Engine to compare with the reference.")
 @click.option("--any-logsource", is_flag=True, help="Try every rule on every event.")
 @AS_JSON
 @click.pass_obj
@@ -173,13 +173,13 @@ def verify(
     as_json: bool,
 ) -> int:
     """Compare an engine with the reference on files. Exit code 1 when they differ on any event."""
-    from breachwatch.app.rule_study import ENGINES, Verification, events_in
+    from breachwatch.app.rule_study import ENGINES, Verification, pieces_in
 
     if engine not in ENGINES:
         raise UsageError(f"--engine: unknown engine {engine!r}", hint=f"one of {', '.join(ENGINES)}")
-    work = Verification(rules_for(config, folders), engine, any_logsource)
+    work = Verification(rules_for(config, folders), engine, any_logsource, log_format)
     differ = 0
-    for difference in work.run(events_in(paths, log_format)):
+    for difference in work.run(pieces_in(paths)):
         differ += 1
         where = difference.event.fields.get("log.offset")
         if as_json:
@@ -188,9 +188,18 @@ def verify(
         else:
             click.echo(f"offset {where}: missed {list(difference.missed)}, invented {list(difference.invented)}")
     if as_json:
-        print_json({"kind": "verified", "engine": engine, "events": work.events, "differences": differ})
+        print_json(
+            {
+                "kind": "verified",
+                "engine": engine,
+                "events": work.events,
+                "candidates": work.candidates,
+                "differences": differ,
+            }
+        )
     else:
-        click.echo(f"{work.events} events, {differ} differences between {engine} and the reference")
+        counted = f"{work.events} events, {work.candidates} candidate lines"
+        click.echo(f"{counted}, {differ} differences between {engine} and the reference")
     if not work.events:
         raise UsageError("no event to compare on: the check would pass because it ran on nothing")
     return 1 if differ else 0

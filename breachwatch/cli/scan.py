@@ -29,7 +29,7 @@ LOGSOURCE_PARTS = ("product", "category", "service")
 @click.option("--host", default="localhost", show_default=True, help="Host name of lines that name none.")
 @click.option("--logsource", help="What the input is: product=linux,category=process_creation,service=… or any.")
 @click.option("--events", is_flag=True, help="Print every event too (with --json).")
-@click.option("--no-prefilter", is_flag=True, help="Evaluate every rule on every event (today the only way).")
+@click.option("--no-prefilter", is_flag=True, help="Evaluate every rule on every event.")
 @click.option("--stats", is_flag=True, help="Figures of the run on standard error.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
@@ -43,7 +43,7 @@ def scan(
     host: str,
     logsource: str | None,
     events: bool,
-    no_prefilter: bool,  # noqa: ARG001  # the reference evaluator has no prefilter
+    no_prefilter: bool,
     stats: bool,
     as_json: bool,
 ) -> int:
@@ -65,6 +65,7 @@ def scan(
         logsource=source,
         any_logsource=any_source,
         with_events=events and as_json,
+        prefilter=not no_prefilter,
     )
     work = Scan(rules=rules, options=options)
     inputs: list[Path | BinaryIO] = [sys.stdin.buffer if path == "-" else Path(path) for path in paths]
@@ -123,7 +124,8 @@ def _entities(item: dict[str, object]) -> dict[str, list[str]]:
 def _print_stats(totals: ScanTotals) -> None:
     cpu = totals.cpu_seconds or 1e-9
     click.echo(
-        f"{totals.files} files, {totals.bytes} bytes, {totals.lines} lines, {totals.events} events, "
+        f"{totals.files} files, {totals.bytes} bytes, {totals.lines} lines, "
+        f"{totals.candidates} candidates, {totals.events} events, "
         f"{totals.matches} matches in {totals.seconds:.2f} s ({cpu:.2f} CPU-s, {totals.lines / cpu:,.0f} lines/CPU-s)",
         err=True,
     )

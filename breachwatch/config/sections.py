@@ -148,6 +148,7 @@ class IntegritySection(Section):
     cpu_share: float = Field(default=0.25, ge=0.01, le=1)
     bytes_per_s: int = Field(default=67_108_864, ge=65_536)
     hash_limit_bytes: int = Field(default=8_589_934_592, ge=1_048_576)
+    rolling_hash: Literal["sha256", "blake3"] = "sha256"
     setuid_interval_s: float = Field(default=3_600.0, ge=0)
     processes: bool = True
     own_files: bool = True

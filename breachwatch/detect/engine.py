@@ -21,8 +21,9 @@ class Detector:
 
     def __init__(self, rules: RuleSet, *, any_logsource: bool = False) -> None:
         self.rules = rules
-        self._any = any_logsource
+        self.any_logsource = any_logsource
         self._by_logsource: dict[LogSource, Sequence[Rule]] = {}
+        self._positions: dict[LogSource, Sequence[int]] = {}
         self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
         self._readers: dict[str, list[Correlator]] = {}
         for correlator in self._correlators.values():
@@ -42,14 +43,16 @@ class Detector:
         """Events that came later than windows are kept for."""
         return sum(correlator.late for correlator in self._correlators.values())
 
-    def feed(self, event: Event) -> list[Match]:
-        """What this event makes match: rules first, then correlations in the order of their references."""
+    def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
+        """What this event makes match: rules first, then correlations in the order of their references.
+
+        `among`: positions (ascending) of the only rules that may match, from a plan; None: any. `judged`: the condition
+        of each of them holds, only their log source is still to be looked at.
+        """
         found: list[Match] = []
-        rules = self._by_logsource.get(event.logsource)
-        if rules is None:
-            rules = self._pinned(event.logsource)
+        rules = self._rules_for(event.logsource) if among is None else self._few(among, event.logsource)
         for rule in rules:
-            if holds(rule.condition, event):
+            if judged or holds(rule.condition, event):
                 if rule.emits:
                     found.append(Match(id=_match_id(rule.ref.id, event.id), rule=rule.ref, event=event,
                                        event_ids=(event.id,)))  # fmt: skip
@@ -57,10 +60,42 @@ class Detector:
                     self._correlate(rule.ref.id, event, found)
         return found
 
+    def matching(self, event: Event, *, judged: Sequence[int] | None = None) -> set[str]:
+        """Ids of all the rules that the event satisfies, as `feed` would find them, with nothing remembered."""
+        rules = self.rules.rules
+        chosen = range(len(rules)) if judged is None else judged
+        return {
+            rule.ref.id
+            for rule in (rules[index] for index in chosen)
+            if self._fits(rule, event.logsource) and (judged is not None or holds(rule.condition, event))
+        }
+
+    def positions(self, logsource: LogSource) -> Sequence[int]:
+        """Positions of the rules for events of a log source."""
+        found = self._positions.get(logsource)
+        if found is None:
+            if len(self._positions) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
+                self._positions.clear()
+            rules = self.rules.rules
+            found = [index for index, rule in enumerate(rules) if self._fits(rule, logsource)]
+            self._positions[logsource] = found
+        return found
+
+    def _fits(self, rule: Rule, logsource: LogSource) -> bool:
+        return self.any_logsource or applies(rule.logsource, logsource)
+
+    def _few(self, among: Sequence[int], logsource: LogSource) -> list[Rule]:
+        rules = self.rules.rules
+        return [rule for index in among if self._fits(rule := rules[index], logsource)]
+
+    def _rules_for(self, logsource: LogSource) -> Sequence[Rule]:
+        rules = self._by_logsource.get(logsource)
+        return self._pinned(logsource) if rules is None else rules
+
     def _pinned(self, logsource: LogSource) -> Sequence[Rule]:
         if len(self._by_logsource) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
             self._by_logsource.clear()
-        rules = [rule for rule in self.rules.rules if self._any or applies(rule.logsource, logsource)]
+        rules = [rule for rule in self.rules.rules if self._fits(rule, logsource)]
         self._by_logsource[logsource] = rules
         return rules
 

@@ -2,7 +2,8 @@
 
 Python's engine backtracks: repetitions inside or beside each other cost a power, or an exponential, of the input's
 length. Such expressions run in RE2, whose time is linear; those that RE2 cannot express (look-around, references) are
-refused. All others run in Python's engine. Source: https://github.com/google/re2/wiki/Syntax.
+refused. With one unbounded repetition the cost is the square of the length: these run in RE2 too or, where it cannot
+express them, in Python's engine on a shorter text. All others run in Python's engine. Source: https://github.com/google/re2/wiki/Syntax.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
+from breachwatch.detect.regexlits import required_literals
 from breachwatch.errors import RuleError
 
 MANY = 64
@@ -23,12 +25,28 @@ MANY = 64
 MAX_PATTERN = 20_000
 """Characters of a regular expression."""
 
+MAX_TEXT = 65_536
+"""Characters of a value that an expression sees: all that a value has."""
+
+MAX_SQUARED = 16_384
+"""The same for expressions that cost the square of it: about a second on a hostile line."""
+
+MAX_WAYS = 100_000
+"""Ways in which bounded repetitions may share one place of a text; beyond it counts as unbounded."""
+
+MAX_GATE = 8
+"""Texts of which a value has to hold one before it is searched."""
+
+WORTH_RE2 = 256
+"""From so many ways on RE2 is tried first."""
+
 REPEATS = {sre.MAX_REPEAT, sre.MIN_REPEAT}
 SINGLE = {sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY}
 COSTLY = 1_000
 
-LINEAR_BYTES = 64 << 20
-"""Memory that one expression may take in RE2: its tables are built as input asks for them, and dropped beyond this."""
+LINEAR_BYTES = (4 << 20, 64 << 20)
+"""Memory that one expression may take in RE2: its tables are built as input asks for them, and dropped beyond this.
+The second is for expressions that do not fit into the first."""
 
 CLASSES = {
     "s": r"\s\x0b\x1c-\x1f\x{85}\p{Z}",
@@ -62,9 +80,14 @@ def refuse_costly_regex(pattern: str, flags: int) -> None:
 
 def is_costly(pattern: str, flags: int) -> bool:
     """True if backtracking could take more than about the square of the input. Raises: re.error."""
+    tree = _parsed(pattern, flags)
+    return _degree(tree) > 1 or _ways(tree) > MAX_WAYS
+
+
+def _parsed(pattern: str, flags: int) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # "possible nested set": a set of today all the same
-        return _degree(parser.parse(pattern, flags)) > 1
+        return parser.parse(pattern, flags)
 
 
 def linear_search(pattern: str, flags: int) -> Callable[[str], bool]:
@@ -78,12 +101,12 @@ def linear_search(pattern: str, flags: int) -> Callable[[str], bool]:
         ) from error
     options = re2.Options()
     options.log_errors = False
-    options.max_mem = LINEAR_BYTES
     options.case_sensitive = not flags & re.IGNORECASE
     options.dot_nl = bool(flags & re.DOTALL)
     start = "(?m)" if flags & re.MULTILINE else ""
+    translated = start + "".join(_translated(pattern, flags))
     try:
-        compiled = re2.compile((start + "".join(_translated(pattern, flags))).encode("utf-8"), options)
+        compiled = _fitting(translated.encode("utf-8"), options)
     except (re2.error, UnicodeEncodeError) as error:
         raise RuleError(
             f"regular expression could stall detection on a hostile line, and RE2 does not take it: {_reason(error)}",
@@ -91,18 +114,62 @@ def linear_search(pattern: str, flags: int) -> Callable[[str], bool]:
         ) from error
 
     def search(text: str) -> bool:
-        return compiled.search(text.encode("utf-8", "replace")) is not None
+        return compiled.search(text[:MAX_TEXT].encode("utf-8", "replace")) is not None
 
     return search
 
 
 @lru_cache(maxsize=4_096)
 def searcher(pattern: str, flags: int) -> Callable[[str], bool]:
-    """The search that decides for an expression. Raises: RuleError, re.error."""
+    """The search that decides for an expression. Raises: RuleError, re.error.
+
+    Most values lack what every match holds: looking for that first costs a fraction of the search.
+    """
+    search = ungated_searcher(pattern, flags)
+    sets = [one for one in required_literals(pattern, flags, controls=True) if len(one) <= MAX_GATE]
+    if not sets:
+        return search
+    texts = min(sets, key=lambda one: (len(one), -min(map(len, one))))
+    folds = any(text.lower() != text.upper() for text in texts)
+    gate = tuple(sorted({text.lower() for text in texts}))
+
+    def gated(text: str) -> bool:
+        if folds:
+            if not text.isascii():
+                return search(text)  # other characters may equal these letters
+            low = text.lower()
+        else:
+            low = text
+        return any(wanted in low for wanted in gate) and search(text)
+
+    return gated
+
+
+def ungated_searcher(pattern: str, flags: int) -> Callable[[str], bool]:
+    """The search itself. Raises: RuleError, re.error."""
     if is_costly(pattern, flags):
         return linear_search(pattern, flags)
+    tree = _parsed(pattern, flags)
+    limit = MAX_SQUARED if _degree(tree) else MAX_TEXT
+    if _degree(tree) or _ways(tree) > WORTH_RE2:
+        try:
+            return linear_search(pattern, flags)
+        except RuleError:
+            limit = MAX_SQUARED
     compiled = _compiled(pattern, flags)
-    return lambda text: compiled.search(text) is not None
+    return lambda text: compiled.search(text, 0, limit) is not None
+
+
+def _fitting(pattern: bytes, options: Any) -> Any:
+    """Compiled within the smaller memory if it fits. Raises: re2.error."""
+    import re2
+
+    options.max_mem = LINEAR_BYTES[0]
+    try:
+        return re2.compile(pattern, options)
+    except re2.error:
+        options.max_mem = LINEAR_BYTES[1]
+        return re2.compile(pattern, options)
 
 
 def _reason(error: Exception) -> str:
@@ -189,6 +256,25 @@ def _degree(node: Any) -> int:
         else:
             total += sum(_degree(child) for child in _children(operation, argument))
     return total
+
+
+def _ways(node: Any) -> int:
+    """In how many ways bounded repetitions can be spread over one place: what they multiply the cost by."""
+    ways = 1
+    for operation, argument in node:
+        if operation in REPEATS:
+            least, most, body = argument
+            if most is not sre.MAXREPEAT and most <= MANY:
+                ways *= most - least + 1
+            ways *= _ways(body) ** min(int(most), 4)
+        elif operation is sre.BRANCH:
+            ways *= max(_ways(branch) for branch in argument[1])
+        else:
+            for child in _children(operation, argument):
+                ways *= _ways(child)
+        if ways > MAX_WAYS:
+            return ways
+    return ways
 
 
 def _choices(node: Any) -> int:

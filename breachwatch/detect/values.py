@@ -98,9 +98,6 @@ def test_of(value: Value) -> Test:
 MAX_VALUE = 65_536
 """Longer texts are compared by their first so many characters."""
 
-MAX_REGEX_INPUT = 16_384
-"""Regular expressions see at most so much of a value: bounds what a hostile line can cost."""
-
 MAX_DEPTH = 64
 """Deeper nesting of JSON is not entered."""
 
@@ -174,7 +171,9 @@ def _nested_exists(value: FieldValue, path: list[str], depth: int) -> bool:
 
 def all_texts(value: FieldValue, depth: int = 0) -> Iterator[str]:
     """Every single value below, as text: what keywords search in structured input."""
-    if isinstance(value, Mapping):
+    if isinstance(value, str):
+        yield value if len(value) <= MAX_VALUE else value[:MAX_VALUE]
+    elif isinstance(value, Mapping):
         if depth < MAX_DEPTH:
             for item in value.values():
                 yield from all_texts(item, depth + 1)
@@ -246,7 +245,7 @@ def folded(text: str) -> str:
 def text_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue], bool]:
     """A test for text with wildcards; `*` crosses line breaks."""
     literal = [piece if cased or piece is None else folded(piece) for piece in pieces]
-    compare = _comparison(literal)
+    compare = comparison(literal)
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
@@ -255,7 +254,8 @@ def text_test(pieces: tuple[Piece, ...], *, cased: bool) -> Callable[[FieldValue
     return test
 
 
-def _comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911  # one return per shape
+def comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911  # one return per shape
+    """Compares a folded text (a cased one: as it is) with a pattern."""
     shape = tuple("?" if piece is ONE else "*" if piece == ANY else "x" for piece in pieces)
     texts = [piece for piece in pieces if piece]
     if shape == ():
@@ -274,7 +274,37 @@ def _comparison(pieces: list[Piece]) -> Callable[[str], bool]:  # noqa: PLR0911 
     if shape == ("*", "x"):
         (wanted,) = texts
         return lambda text: text.endswith(wanted)
+    if None not in pieces:
+        return _in_order(pieces)
     return lambda text: _glob(pieces, text)
+
+
+def _in_order(pieces: list[Piece]) -> Callable[[str], bool]:
+    """Literals with `*` between them: each is taken where it comes first, which leaves most to the others."""
+    texts = [""]
+    for piece in pieces:
+        if piece == ANY:
+            texts.append("")
+        else:
+            texts[-1] += piece or ""
+    if len(texts) == 1:
+        return lambda text: text == texts[0]
+    first, *middle, last = texts
+    least = len(first) + len(last)
+    wanted = [text for text in middle if text]
+
+    def compare(text: str) -> bool:
+        if len(text) < least or not text.startswith(first) or not text.endswith(last):
+            return False
+        position, end = len(first), len(text) - len(last)
+        for part in wanted:
+            position = text.find(part, position, end)
+            if position < 0:
+                return False
+            position += len(part)
+        return True
+
+    return compare
 
 
 def _glob(pieces: list[Piece], text: str) -> bool:
@@ -309,7 +339,7 @@ def regex_test(pattern: str, flags: int) -> Test:
 
     def test(value: FieldValue) -> bool:
         text = as_text(value)
-        return text is not None and search(text[:MAX_REGEX_INPUT])
+        return text is not None and search(text)
 
     return test
 

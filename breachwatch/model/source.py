@@ -45,6 +45,10 @@ class Block:
     """Byte offset of `data[0]` in the file of this generation."""
     generation: str = ""
 
+    def after(self, start: int) -> Block:
+        """The block without its first `start` bytes, which are whole lines."""
+        return Block(source=self.source, data=self.data[start:], offset=self.offset + start, generation=self.generation)
+
     def lines(self) -> Iterator[RawLine]:
         """The lines, in order, each without its line end (LF or CR LF)."""
         start, data = 0, self.data

@@ -15,6 +15,7 @@ from breachwatch.parse.audit_ecs import AUDITD, ecs_fields
 from breachwatch.parse.auditrecord import AuditRecord, read_record
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.event import MAX_LINE_BYTES, event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.memory import Memory
 
 PARTS = frozenset({
     "SYSCALL", "PATH", "IPC", "SOCKETCALL", "SOCKADDR", "CWD", "EXECVE", "IPC_SET_PERM", "MQ_OPEN", "MQ_SENDRECV",
@@ -63,11 +64,11 @@ class AuditdParser:
 
     format = "auditd"
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory | None = None) -> None:
+        self.memory = memory or Memory()
         self._open: dict[Key, _Open] = {}
         self._done: dict[Key, None] = {}
         self._size = 0
-        self._last_at: datetime | None = None
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """Events that this line makes whole: none, its own, or older ones too."""
@@ -76,14 +77,14 @@ class AuditdParser:
         if events is not None:
             return events
         reason = "no audit record" if text else "empty line"
-        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=AUDITD),)
+        return (unparsable(text, line, context, reason=reason, at_utc=self.memory.pass_over(), logsource=AUDITD),)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The same, or None where the line is no audit record."""
         record = read_record(text)
         if record is None:
             return None
-        self._last_at = record.at_utc
+        self.memory.note(record.at_utc)
         key = record.event_key
         events = self._overdue(record.at_utc, context)
         waiting = self._open.get(key)
@@ -106,6 +107,11 @@ class AuditdParser:
         waiting.arrived_utc = context.reference_utc
         waiting.size += len(line.data)
         self._size += len(line.data)
+
+    @property
+    def is_holding(self) -> bool:
+        """True while an event is unfinished."""
+        return bool(self._open)
 
     @property
     def waiting(self) -> Sequence[RawLine]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 
 from breachwatch.model import Event, LogSource, RawLine
 from breachwatch.parse.auditd import AuditdParser
-from breachwatch.parse.context import Assembler, ParseContext, Reader
+from breachwatch.parse.context import ParseContext, Reader
 from breachwatch.parse.event import unparsable, visible_text
 from breachwatch.parse.journal import JournalParser
 from breachwatch.parse.jsonlines import JsonParser
+from breachwatch.parse.memory import Memory
 from breachwatch.parse.syslog import SyslogParser
 from breachwatch.parse.web import WebParser
 
@@ -64,14 +64,23 @@ def _web_product(path: str) -> str:
 
 
 class AutoParser:
-    """A file of unknown format: each line goes to the parser that read the last one, then to the one it looks like."""
+    """A file of unknown format: lines go to the parser of the first one recognised, else to the one they look like.
+
+    Which parser comes first never depends on later lines, so an odd line (or a forged one) changes nothing behind it.
+    """
 
     format = "auto"
 
     def __init__(self) -> None:
         self._readers: dict[str, Reader] = {}
+        self._audit: AuditdParser | None = None
         self._current: Reader | None = None
-        self._last_at: datetime | None = None
+        self.memory = Memory()
+
+    @property
+    def settled(self) -> str | None:
+        """The format of the first line that was recognised: lines of it are read by the same parser for good."""
+        return None if self._current is None else self._current.format
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """The events of the first parser that knows the line."""
@@ -79,28 +88,31 @@ class AutoParser:
         if self._current is not None and not (self._current.format == "json" and self._is_journal(line)):
             events = self._current.read(text, line, context)
             if events is not None:
-                self._last_at = events[-1].at_utc if events else self._last_at
                 return events
         shape = detect_format(line.source, (line.data,))
         if shape != "auto":
             reader = self._reader(shape)
             events = None if reader is self._current else reader.read(text, line, context)
             if events is not None:
-                self._current = reader
-                self._last_at = events[-1].at_utc if events else self._last_at
+                self._current = self._current or reader
                 return events
         reason = "the format of this line is not known" if text else "empty line"
-        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=LogSource()),)
+        at_utc = self.memory.pass_over()
+        return (unparsable(text, line, context, reason=reason, at_utc=at_utc, logsource=LogSource()),)
+
+    @property
+    def is_holding(self) -> bool:
+        """True while an audit event is unfinished."""
+        return self._audit is not None and self._audit.is_holding
 
     @property
     def waiting(self) -> Sequence[RawLine]:
         """Lines of unfinished audit events."""
-        return [line for reader in self._readers.values() if isinstance(reader, Assembler) for line in reader.waiting]
+        return () if self._audit is None else self._audit.waiting
 
     def flush(self, context: ParseContext, *, everything: bool = False) -> Sequence[Event]:
         """Audit events that have waited long enough."""
-        assemblers = (reader for reader in self._readers.values() if isinstance(reader, Assembler))
-        return [event for reader in assemblers for event in reader.flush(context, everything=everything)]
+        return () if self._audit is None else self._audit.flush(context, everything=everything)
 
     @staticmethod
     def _is_journal(line: RawLine) -> bool:
@@ -110,19 +122,21 @@ class AutoParser:
         shape = "syslog" if shape == "syslog5424" else shape  # one reader knows both, and the running year
         reader = self._readers.get(shape)
         if reader is None:
-            reader = self._readers[shape] = _new_reader(shape)
+            reader = self._readers[shape] = _new_reader(shape, self.memory)
+            if isinstance(reader, AuditdParser):
+                self._audit = reader
         return reader
 
 
-def _new_reader(shape: str) -> Reader:
+def _new_reader(shape: str, memory: Memory) -> Reader:
     match shape:
         case "journal":
-            return JournalParser()
+            return JournalParser(memory)
         case "json":
-            return JsonParser()
+            return JsonParser(memory)
         case "nginx" | "apache":
-            return WebParser(shape)
+            return WebParser(shape, memory)
         case "auditd":
-            return AuditdParser()
+            return AuditdParser(memory)
         case _:
-            return SyslogParser()
+            return SyslogParser(memory=memory)

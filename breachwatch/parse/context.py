@@ -8,6 +8,7 @@ from datetime import UTC, datetime, tzinfo
 from typing import Protocol, runtime_checkable
 
 from breachwatch.model import Event, RawLine
+from breachwatch.parse.memory import Memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,12 +28,14 @@ class ParseContext:
 class Parser(Protocol):
     """Turns the lines of one file into events.
 
-    One object per file: it remembers the running year and the last message. `parse` gives at least one event for every
+    One object per file: `memory` is all that it remembers of earlier lines, but for the running year where `year` is
+    given and, for `auto`, the format once that is found. `parse` gives at least one event for every
     line, whatever the bytes, and never raises on data: what it cannot read becomes an event of kind `pipeline_error`.
     Only an `Assembler` may keep a line until the others of its event have come.
     """
 
     format: str
+    memory: Memory
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]: ...
 
@@ -48,6 +51,11 @@ class Reader(Parser, Protocol):
 @runtime_checkable
 class Assembler(Protocol):
     """A parser whose events have several lines, which other lines may stand between."""
+
+    @property
+    def is_holding(self) -> bool:
+        """True while a line waits; asked after every line."""
+        ...
 
     @property
     def waiting(self) -> Sequence[RawLine]:

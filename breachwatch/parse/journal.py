@@ -9,6 +9,7 @@ from breachwatch.model import Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
 from breachwatch.parse.jsonlines import decoded_record, epoch_time
+from breachwatch.parse.memory import Memory
 from breachwatch.parse.programs import PROGRAMS, SYSLOG, Fields, read_any
 from breachwatch.parse.syslog import SEVERITIES, SyslogParser
 
@@ -28,9 +29,9 @@ class JournalParser:
 
     format = "journal"
 
-    def __init__(self) -> None:
+    def __init__(self, memory: Memory | None = None) -> None:
         self._syslog = SyslogParser()
-        self._last_at: datetime | None = None
+        self.memory = memory or Memory()
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """One event."""
@@ -39,7 +40,8 @@ class JournalParser:
         if events is not None:
             return events
         reason = "no journal record"
-        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=SYSLOG),)
+        at_utc = self.memory.pass_over()
+        return (unparsable(text, line, context, reason=reason, at_utc=at_utc, logsource=SYSLOG),)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:  # noqa: ARG002  # Reader
         """The event of the record, or None where it is none."""
@@ -49,7 +51,7 @@ class JournalParser:
         at_utc = _instant(record)
         if at_utc is None:
             return None
-        self._last_at = at_utc
+        self.memory.note(at_utc)
         host = _text(record.get("_HOSTNAME")) or context.host
         message = _text(record.get("MESSAGE")).strip()
         tag = _text(record.get("SYSLOG_IDENTIFIER")) or _text(record.get("_COMM"))

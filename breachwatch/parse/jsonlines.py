@@ -10,6 +10,7 @@ import msgspec
 from breachwatch.model import Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, event_id, new_event, unparsable, visible_text
+from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import iso
 
 Fields = dict[str, FieldValue]
@@ -28,7 +29,7 @@ _NANOSECONDS_FROM = 10**17
 
 _decoder = msgspec.json.Decoder()
 
-_DATASETS: Mapping[str, LogSource] = {
+DATASETS: Mapping[str, LogSource] = {
     "nginx.access": LogSource("nginx", "webserver", ""),
     "nginx.error": LogSource("nginx", "webserver", "error"),
     "apache.access": LogSource("apache", "webserver", ""),
@@ -44,8 +45,8 @@ class JsonParser:
 
     format = "json"
 
-    def __init__(self) -> None:
-        self._last_at: datetime | None = None
+    def __init__(self, memory: Memory | None = None) -> None:
+        self.memory = memory or Memory()
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """One event."""
@@ -53,7 +54,8 @@ class JsonParser:
         record = decoded_record(line.data)
         if isinstance(record, str):
             source = LogSource()
-            return (unparsable(text, line, context, reason=record, at_utc=self._last_at, logsource=source),)
+            at_utc = self.memory.pass_over()
+            return (unparsable(text, line, context, reason=record, at_utc=at_utc, logsource=source),)
         return (self._event(record, text, line, context),)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
@@ -62,8 +64,8 @@ class JsonParser:
         return None if isinstance(record, str) else (self._event(record, text, line, context),)
 
     def _event(self, record: Fields, text: str, line: RawLine, context: ParseContext) -> Event:
-        at_utc = record_time(record, context) or self._last_at or context.reference_utc
-        self._last_at = at_utc
+        at_utc = record_time(record, context) or self.memory.at_utc or context.reference_utc
+        self.memory.note(at_utc)
         fields = record
         if line.peer:
             fields["log.source.address"] = line.peer
@@ -148,7 +150,7 @@ def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     dataset = flat(record, "event.dataset")
     if not isinstance(dataset, str) or not dataset:
         return LogSource()
-    known = _DATASETS.get(dataset)
+    known = DATASETS.get(dataset)
     if known is not None:
         return known
     product, _, service = dataset[:128].partition(".")

@@ -12,6 +12,7 @@ from datetime import datetime
 from breachwatch.model import Event, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.memory import Memory, Said
 from breachwatch.parse.pam import read_pam
 from breachwatch.parse.programs import PROGRAMS, SYSLOG, Fields, Reader, old_pam_tag, read_any, reader_for
 from breachwatch.parse.timestamp import YearlessClock, iso
@@ -54,12 +55,11 @@ _LAST_REPEATED = re.compile(r"(?:-+ )?last message repeated (\d{1,7}) times?(?: 
 class SyslogParser:
     """One syslog file: remembers the running year, the last time seen and the last message."""
 
-    def __init__(self, format: str = "syslog") -> None:  # noqa: A002  # the word the command line uses
+    def __init__(self, format: str = "syslog", memory: Memory | None = None) -> None:  # noqa: A002  # as on the command line
         self.format = format
+        self.memory = memory or Memory()
         self._clock = YearlessClock()
         self._readers: dict[str, tuple[str, Reader, str | None]] = {}
-        self._last_at: datetime | None = None
-        self._last: tuple[str, str, str | None, str] | None = None
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """One event, or N for `message repeated N times`."""
@@ -68,7 +68,8 @@ class SyslogParser:
         if events is not None:
             return events
         reason = "no syslog header" if text else "empty line"
-        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=SYSLOG),)
+        at_utc = self.memory.pass_over()
+        return (unparsable(text, line, context, reason=reason, at_utc=at_utc, logsource=SYSLOG),)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The events of the line, or None where it has no syslog header."""
@@ -77,7 +78,6 @@ class SyslogParser:
             if at_utc is not None:
                 body = _BODY.match(text, 16)
                 if body is not None:
-                    self._last_at = at_utc
                     return self._tagged(body.groups(), text, line, at_utc, context)
         return self._read_slowly(text, line, context)
 
@@ -90,13 +90,12 @@ class SyslogParser:
         elif (found := _BSD_HEAD.match(text)) is not None:
             at_utc, priority = self._bsd(found, context), found["pri"]
         elif (bare := _NO_TIME.fullmatch(text)) is not None:
-            at_utc = self._last_at or context.reference_utc
+            at_utc = self.memory.at_utc or context.reference_utc
             return self._tagged(bare.groups(), text, line, at_utc, context)
         else:
             return None
         if at_utc is None:
             return None
-        self._last_at = at_utc
         return self._headed(text, found.end(), line, at_utc, context, priority=priority)
 
     def _bsd(self, found: re.Match[str], context: ParseContext) -> datetime | None:
@@ -143,9 +142,10 @@ class SyslogParser:
         if host in _CHROME_SEVERITIES:
             severity, host = host.lower(), context.host
         message = message.strip()
-        if "repeated" in message[:64] and (events := self._repeated((host, tag, pid, message), text, line, at_utc)):
+        said = (host, tag, pid, message)
+        if "repeated" in message[:64] and (events := self._repeated(said, text, line, at_utc)):
             return events
-        self._last = (host, tag, pid, message)
+        self.memory.note(at_utc, said)
         fields, logsource = self.message_fields(line, host, tag, pid, message)
         if priority is not None:
             number = int(priority)
@@ -179,19 +179,18 @@ class SyslogParser:
             self._readers[tag] = known
         return known
 
-    def _repeated(
-        self, said: tuple[str, str, str | None, str], text: str, line: RawLine, at_utc: datetime
-    ) -> list[Event] | None:
+    def _repeated(self, said: Said, text: str, line: RawLine, at_utc: datetime) -> list[Event] | None:
         """N events for a message that stands for N, where its program has a reader; None for all other lines."""
         host, tag, pid, message = said
         if (found := _REPEATED.match(message)) is not None:
             inner = found[2]
-        elif (found := _LAST_REPEATED.match(message)) is not None and self._last is not None:
-            host, tag, pid, inner = self._last
+        elif (found := _LAST_REPEATED.match(message)) is not None and self.memory.said is not None:
+            host, tag, pid, inner = self.memory.said
         else:
             return None
         if tag.rpartition("/")[2].lower().partition("(")[0] not in PROGRAMS:
             return None
+        self.memory.note(at_utc, (host, tag, pid, inner))
         events = []
         for ordinal in range(min(int(found[1]), MAX_REPEATS)):
             fields, logsource = self.message_fields(line, host, tag, pid, inner)
@@ -206,8 +205,7 @@ class SyslogParser:
         if at_utc is None:
             if found["time"] != "-":
                 return None
-            at_utc = self._last_at or context.reference_utc
-        self._last_at = at_utc
+            at_utc = self.memory.at_utc or context.reference_utc
         message = _after_structured_data(text, found.end())
         host = context.host if found["host"] == "-" else found["host"]
         tag = "" if found["app"] == "-" else found["app"]

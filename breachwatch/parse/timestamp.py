@@ -20,6 +20,9 @@ SKEW = timedelta(days=1)
 STEP_BACK = timedelta(days=7)
 """A December line this close before a January one is late, not eleven months early."""
 
+ALMOST_A_YEAR = timedelta(days=364)
+"""Until so long after it, an instant found is the newest with its stamp, whatever lines came between."""
+
 MAX_CACHED = 2048
 """Distinct seconds remembered per file; more would only help logs that jump about."""
 
@@ -56,24 +59,24 @@ class YearlessClock:
         self._first_year: int | None = None
         self._year = 0
         self._last: datetime | None = None
-        self._reference: datetime | None = None
 
     def at(self, stamp: str, context: ParseContext) -> datetime | None:
         """The instant of a 15-character stamp, or None where it is no time."""
         if context.tz is self._tz and context.year == self._first_year:
-            try:
-                return self._cache[stamp]
-            except KeyError:
-                return self._remember(stamp, context)
+            known = self._cache.get(stamp)
+            if known is not None and (
+                context.year is not None or -SKEW <= context.reference_utc - known < ALMOST_A_YEAR
+            ):
+                return known
+            return self._remember(stamp, context)
         self._tz, self._first_year = context.tz, context.year
         self._last, self._year = None, context.year or 0
         self._cache.clear()
         return self._remember(stamp, context)
 
     def _remember(self, stamp: str, context: ParseContext) -> datetime | None:
-        if len(self._cache) >= MAX_CACHED or self._reference is None or context.reference_utc - self._reference > SKEW:
+        if len(self._cache) >= MAX_CACHED:
             self._cache.clear()
-            self._reference = context.reference_utc
         found = _STAMP.fullmatch(stamp)
         month = MONTHS.get(found[1]) if found else None
         if found is None or month is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import datetime
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -13,6 +12,7 @@ from breachwatch.parse.address import ip_of, set_source
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.encoding import fully_decoded, percent_decoded
 from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import AccessClock
 from breachwatch.parse.weberror import WebErrorReader
 
@@ -60,12 +60,12 @@ def _is_method(text: str) -> bool:
 class WebParser:
     """One access or error log of nginx or Apache."""
 
-    def __init__(self, product: str) -> None:
+    def __init__(self, product: str, memory: Memory | None = None) -> None:
         self.format = product
+        self.memory = memory or Memory()
         self._access = LogSource(product, "webserver", "")
         self._errors = WebErrorReader(product)
         self._clock = AccessClock()
-        self._last_at: datetime | None = None
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """One event."""
@@ -74,7 +74,8 @@ class WebParser:
         if events is not None:
             return events
         reason = "neither an access nor an error log line" if text else "empty line"
-        return (unparsable(text, line, context, reason=reason, at_utc=self._last_at, logsource=self._access),)
+        at_utc = self.memory.pass_over()
+        return (unparsable(text, line, context, reason=reason, at_utc=at_utc, logsource=self._access),)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The event of the line, or None where it has another shape."""
@@ -84,7 +85,7 @@ class WebParser:
             source = ip_of(address)
             at_utc = self._clock.at(stamp, context.tz)
             if source is not None and at_utc is not None:
-                self._last_at = at_utc
+                self.memory.note(at_utc)
                 fields = line_fields(line, context.host, text)
                 fields["event.category"] = WEB
                 fields["event.type"] = ACCESS
@@ -124,7 +125,7 @@ class WebParser:
             logsource = self._errors.logsource
         if at_utc is None:
             return None
-        self._last_at = at_utc
+        self.memory.note(at_utc)
         return (new_event(event_id(line, context.host), at_utc, logsource, fields, text),)
 
 

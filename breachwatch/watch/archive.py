@@ -204,17 +204,28 @@ def packed_head(path: Path, length: int) -> bytes | None:
     """The first bytes of a compressed file's content, fewer if it is shorter; None if it is none, or damaged there."""
     try:
         with path.open("rb") as file:
-            if packing_of(file.read(MAGIC_BYTES)) is None:
-                return None
-            file.seek(0)
-            stream, head = unpacked(file), b""
-            while len(head) < length and (more := stream.read(length - len(head))):
-                head += more
-            return head
+            return head_of(file, length)
+    except OSError:
+        return None
+
+
+def head_of(file: BinaryIO, length: int) -> bytes | None:
+    """The same of an open file, which is then at its beginning again."""
+    try:
+        file.seek(0)
+        if packing_of(file.read(MAGIC_BYTES)) is None:
+            return None
+        file.seek(0)
+        stream, head = unpacked(file), b""
+        while len(head) < length and (more := stream.read(length - len(head))):
+            head += more
     except OSError:
         return None
     except _damage():
         return None
+    else:
+        file.seek(0)
+        return head
 
 
 def read_pieces(

@@ -16,13 +16,16 @@ from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import REMEMBERED_LIVES, History
 from breachwatch.watch.lines import Piece
 from breachwatch.watch.lives import SECOND_NS, Lives, Tail
-from breachwatch.watch.names import Listing, is_rotated_from, matching, names, stem_of
+from breachwatch.watch.names import Found, Listing, is_rotated_from, matching, names, stem_of
 from breachwatch.watch.second_look import SecondLooks
 from breachwatch.watch.source import Progress, checkpoint_key, display
 from breachwatch.watch.tail import FileTail, is_other_file
 
 REDISCOVER_S = 1.0
 """How often names are looked up again without a hint from the kernel."""
+
+FULL_ROUND_S = 0.5
+"""How often all files are looked at, whatever the kernel says grew: thousands of quiet logs must not cost each wake."""
 
 ROTATED_GRACE_S = 5.0
 """A deleted file is read until it was quiet for so long: writers keep their old descriptor for a while."""
@@ -65,6 +68,8 @@ class _Look:
 
     until_s: float
     since_ns: int
+    is_cut: bool
+    """The log was cut in place: what is found are copies of it."""
 
 
 class LogFiles:
@@ -81,6 +86,11 @@ class LogFiles:
             clock=clock, framing=spec.framing, max_line_bytes=spec.max_line_bytes, elsewhere=spec.rotated
         )
         self._paths: dict[str, str] = {}
+        self._source_of: dict[str, str] = {}
+        """By path, as the kernel names it."""
+        self._grown: set[str] | None = None
+        """Sources to read in the next poll; None: all."""
+        self._next_full_round = 0.0
         self._current: dict[str, FileTail] = {}
         self._rotated: list[FileTail] = []
         self._packed: list[PackedTail] = []
@@ -95,12 +105,13 @@ class LogFiles:
         self._forgotten: list[str] = []
         self._unreadable: dict[str, str] = {}
         self._pending: list[Gap] = []
-        self._looks: dict[str, _Look] = {}
+        self._looks: dict[str, list[_Look]] = {}
         self._looked_ns: float = max(
             (known.changed_ns for rows in self._known.values() for known in rows), default=math.inf
         )
         self._next_discovery = 0.0
         self._second_look = SecondLooks(clock)
+        self._around: dict[tuple[int, int], Found] = {}
         self._listing = Listing()
         """Names around the logs as this round of discovery found them."""
 
@@ -131,14 +142,18 @@ class LogFiles:
         """Whether a file has more than the last poll took."""
         return any(isinstance(tail, FileTail) and tail.is_behind for tail in self._all())
 
+    def grew(self, paths: Iterable[str]) -> None:
+        """The kernel said which files were written to: the next poll may leave out others."""
+        self._grown = {self._source_of[path] for path in paths if path in self._source_of}
+
     def hint(self) -> None:
         """The kernel said that names changed: look before the next second."""
         self._next_discovery = 0.0
 
     def poll(self, budget_bytes: int) -> Iterator[Piece]:
         """What is new in all files; a log's later life waits while an earlier one has whole lines left."""
-        self._discover_when_due()
-        tails = self._all()
+        has_discovered = self._discover_when_due()
+        tails = self._tails_due(all_of_them=has_discovered)
         share = max(MIN_SHARE_BYTES, budget_bytes // max(1, len(tails)))
         waiting: set[str] = set()
         for tail in tails:
@@ -148,7 +163,7 @@ class LogFiles:
                 yield from tail.pieces(share)
             else:
                 yield from self._read(tail, share)
-            if tail.has_lines() and self._current.get(tail.source) is not tail:
+            if self._current.get(tail.source) is not tail and tail.has_lines():
                 waiting.add(tail.source)
             if isinstance(tail, PackedTail) and tail.done:
                 self._finish(tail)
@@ -156,6 +171,18 @@ class LogFiles:
         yield from self._second_look.poll([tail for tail in tails if isinstance(tail, FileTail)])
         pending, self._pending = self._pending, []
         yield from pending
+
+    def _tails_due(self, *, all_of_them: bool) -> list[Tail]:
+        now_s = self._clock.monotonic()
+        grown, self._grown = self._grown, None
+        if grown is None or all_of_them or now_s >= self._next_full_round:
+            self._next_full_round = now_s + FULL_ROUND_S
+            return self._all()
+        return [
+            tail
+            for tail in self._all()
+            if tail.source in grown or isinstance(tail, PackedTail) or (isinstance(tail, FileTail) and tail.is_behind)
+        ]
 
     def _read(self, tail: FileTail, share: int) -> Iterator[Piece]:
         try:
@@ -171,7 +198,7 @@ class LogFiles:
     def _cut_in_place(self, tail: FileTail, known: Checkpoint, gap: Gap) -> Gap:
         """A file was emptied or changed under us: finish what a copy of it holds, then begin anew, or realign."""
         copy = self._lives.copied(known, self._path_of(tail.source), taken=self._taken(), head=tail.head)
-        self._look(tail.source, (known.changed_ns,))
+        self._look(tail.source, (known.changed_ns,), is_cut=True)
         if copy is not None:
             self._adopt(copy)
             why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
@@ -254,14 +281,15 @@ class LogFiles:
 
     # -- names ----------------------------------------------------------------------------------------------------
 
-    def _discover_when_due(self) -> None:
+    def _discover_when_due(self) -> bool:
         now_s = self._clock.monotonic()
         if now_s < self._next_discovery:
-            return
+            return False
         self._next_discovery = now_s + REDISCOVER_S
         self._listing = Listing()
         found = matching(self._spec.pattern, self._spec.exclude)
         self._paths.update(found)
+        self._source_of = {os.path.normpath(path): source for source, path in found.items()}
         if self._known:
             self._recover(found)
         for source in {**self._current, **found}:
@@ -269,6 +297,7 @@ class LogFiles:
         self._look_around(now_s)
         self._is_first_start = False
         self._looked_ns = int(self._clock.now().timestamp() * 1e9)
+        return True
 
     def _follow(self, source: str, path: str | None) -> None:
         """Make the tail of one name fit the file that has the name now."""
@@ -306,6 +335,9 @@ class LogFiles:
                 self._report_unreadable(source, error.strerror or "cannot be opened")
             return
         self._unreadable.pop(source, None)
+        if tail.identity in self._claims:  # renamed between look and opening: it is read under its other name
+            tail.close()
+            return
         if before is None and (life := self._finished_life(tail, path)) is not None:
             if tail.size() <= life:
                 tail.close()
@@ -353,6 +385,11 @@ class LogFiles:
         self._rotated.append(tail)
         self._claims[tail.identity] = self
 
+    def _age(self, tail: FileTail) -> None:
+        """A rotated file that was quiet before this start need not be watched for its quiet all over again."""
+        age_s = max(0.0, self._clock.now().timestamp() - tail.changed_ns / SECOND_NS)
+        tail.rotated_at = tail.quiet_since = self._clock.monotonic() - age_s
+
     def _adopt(self, tail: Tail) -> None:
         if isinstance(tail, PackedTail):
             self._packed.append(tail)
@@ -363,9 +400,10 @@ class LogFiles:
     def _taken(self) -> set[tuple[int, int]]:
         return set(self._claims)
 
-    def _look(self, source: str, times_ns: Iterable[int]) -> None:
+    def _look(self, source: str, times_ns: Iterable[int], *, is_cut: bool = False) -> None:
         """Look around this log for a while, for what was changed since the oldest of these times."""
-        self._looks[source] = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns))
+        look = _Look(self._clock.monotonic() + UNWATCHED_S, min(times_ns), is_cut)
+        self._looks.setdefault(source, []).append(look)
 
     def _look_around(self, now_s: float) -> None:
         if not self._looks:
@@ -374,15 +412,27 @@ class LogFiles:
         alive: dict[str, list[Checkpoint]] = {source: [*rows] for source, rows in self._known.items()}
         for tail in self._all():
             alive.setdefault(tail.source, []).append(tail.checkpoint())
-        for source, look in list(self._looks.items()):
+        for source, looks in list(self._looks.items()):
             lives = self._lives.unwatched(
                 self._path_of(source), source, self._history(source), alive.get(source, []), self._claims,
-                look.since_ns, listing,
+                min(look.since_ns for look in looks), listing,
             )  # fmt: skip
+            is_cut = any(look.is_cut for look in looks)
             for tail in lives:
                 self._adopt(tail)
-            if now_s >= look.until_s:
+                if tail.checkpoint().offset == 0 and self._is_copy(tail, is_cut=is_cut):
+                    why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
+                    self._pending.append(self._gap(source, "copytruncate", why))
+            self._looks[source] = [look for look in looks if now_s < look.until_s]
+            if not self._looks[source]:
                 del self._looks[source]
+
+    def _is_copy(self, tail: Tail, *, is_cut: bool) -> bool:
+        """True if the life was not renamed but copied: the log itself is older than its rotated file."""
+        current = self._current.get(tail.source)
+        if isinstance(tail, FileTail) and current is not None and tail.born_ns and current.born_ns:
+            return tail.born_ns > current.born_ns
+        return is_cut
 
     def _learn_past(self, source: str, path: str, history: History) -> None:
         """Lives that ended before the log was watched are not ours to read."""
@@ -404,6 +454,7 @@ class LogFiles:
     def _recover(self, found: Mapping[str, str]) -> None:
         known_rows, self._known = self._known, {}
         for source, rows in known_rows.items():
+            self._around = {item.identity: item for item in self._lives.around(self._path_of(source))}
             for known in sorted(rows, key=lambda row: row.changed_ns):
                 if self._history(source).is_finished(known):
                     self._orphans.setdefault(source, []).append(known)
@@ -425,9 +476,13 @@ class LogFiles:
         identity = None if status is None else (status.st_dev, status.st_ino)
         if path is not None and identity == (known.device, known.inode) and self._continue_here(known, path):
             return
-        tail = self._lives.continued(known, self._path_of(known.source), taken=self._taken())
+        tail = self._lives.continued(
+            known, self._path_of(known.source), taken=self._taken(), around=self._around
+        )  # fmt: skip
         if tail is not None:
             self._adopt(tail)
+            if isinstance(tail, FileTail):
+                self._age(tail)
         elif known.offset and not known.rotated and not self._continue_replaced(known, path):
             if self._may_yet_come(known):
                 self._known.setdefault(known.source, []).append(known)
@@ -450,7 +505,7 @@ class LogFiles:
             self._report_unreadable(known.source, error.strerror or "cannot be opened")
             self._known.setdefault(known.source, []).append(known)
             return True
-        if is_other_file(tail, known):
+        if tail.identity != (known.device, known.inode) or is_other_file(tail, known):
             tail.close()
             return False
         self._make_current(tail)
@@ -469,7 +524,7 @@ class LogFiles:
             tail = self._lives.open(path, known.source)
         except OSError:
             return False
-        if not tail.begins(known):
+        if tail.identity in self._claims or not tail.begins(known):
             tail.close()
             return False
         self._make_current(tail)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from breachwatch.model import Checkpoint
 from breachwatch.watch.fingerprint import HEAD_BYTES, ReadAt, head_hash
 
-REMEMBERED_LIVES = 16
+REMEMBERED_LIVES = 64
 """Finished lives kept with each checkpoint: older ones are told by the time of their last change."""
 
 Life = tuple[str, int, int]

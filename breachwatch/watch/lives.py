@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from breachwatch.model import Checkpoint
 from breachwatch.ports import Clock
-from breachwatch.watch.archive import PackedTail, packed_head, unpacked
+from breachwatch.watch.archive import PackedTail, head_of, packed_head, unpacked
 from breachwatch.watch.fingerprint import HEAD_BYTES, head_hash
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import History, Life
@@ -47,6 +48,14 @@ class Lives:
         tail = FileTail(descriptor, source, clock=self._clock, max_line_bytes=self._max, framing=self._framing)
         tail.name = display(os.fspath(path))
         tail.learn_head()
+        return tail
+
+    def _open_found(self, found: Found, source: str) -> FileTail:
+        """The file that was found, not one that took its name meanwhile. Raises: OSError."""
+        tail = self.open(found.path, source)
+        if tail.identity != found.identity:
+            tail.close()
+            raise FileNotFoundError(errno.ENOENT, "renamed meanwhile")
         return tail
 
     def around(self, path: str, listing: Listing | None = None) -> list[Found]:
@@ -90,8 +99,19 @@ class Lives:
             for found in self.around(path)
         )
 
-    def continued(self, known: Checkpoint, path: str, *, taken: set[Identity]) -> Tail | None:
-        """Where rotation took the checkpoint's file: under another name, or as a copy."""
+    def continued(
+        self, known: Checkpoint, path: str, *, taken: set[Identity], around: Mapping[Identity, Found]
+    ) -> Tail | None:
+        """Where rotation took the checkpoint's file: under another name, or as a copy.
+
+        `around` is what a look saw a moment ago: most files are where they were, and hundreds may be asked for.
+        """
+        if (seen := around.get((known.device, known.inode))) is not None:
+            tail = self._packed(seen, known) if seen.is_packed else self._plain(seen, known)
+            if tail is not None:
+                return tail
+        if known.offset == 0:
+            return None  # nothing of it was read: it is found as a life that nobody watched
         found: list[Tail] = []
 
         def look() -> bool:
@@ -104,7 +124,7 @@ class Lives:
         return next(iter(found), None)
 
     def copied(self, known: Checkpoint, path: str, *, taken: set[Identity], head: bytes) -> Tail | None:
-        """As `copy_of`, while names may be moving."""
+        """The copy that a cut file has beside it, while names may be moving."""
         found: list[Tail] = []
 
         def look() -> bool:
@@ -169,11 +189,12 @@ class Lives:
 
     def _unwatched_plain(self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]) -> Tail | None:
         try:
-            tail = self.open(found.path, source)
+            tail = self._open_found(found, source)
         except OSError:
-            return None  # gone again: its compressed copy is found next time
+            return None  # gone again: it, or its compressed copy, is found next time
         read_before = history.read_of(tail.read_at)
-        is_news = found.size > 0 and (read_before is None or found.size > read_before)
+        size = tail.size()
+        is_news = size > 0 and (read_before is None or size > read_before)
         if not is_news or any(_begins(tail.read_at(HEAD_BYTES, 0), known) for known in alive):
             tail.close()
             return None
@@ -184,14 +205,14 @@ class Lives:
     def _unwatched_packed(
         self, found: Found, source: str, history: History, alive: Sequence[Checkpoint]
     ) -> Tail | None:
-        head = packed_head(found.path, HEAD_BYTES)
-        if not head or any(_begins(head, known) for known in alive):
-            return None
-        if history.read_of(lambda length, offset: head[offset : offset + length]) is not None:
-            return None
+        def is_news(head: bytes) -> bool:
+            if not head or any(_begins(head, known) for known in alive):
+                return False
+            return history.read_of(lambda length, offset: head[offset : offset + length]) is None
+
         device, inode = found.identity
         known = Checkpoint(source=source, device=device, inode=inode, changed_ns=found.changed_ns)
-        return self._open_packed(found.path, known)
+        return self._open_packed(found, known, is_news)
 
     def life_of(self, found: Found) -> Life | None:
         """How the content of a file is told from others; None if it has none, or cannot be read."""
@@ -209,7 +230,7 @@ class Lives:
         self, found: Found, known: Checkpoint, *, head: bytes = b"", may_be_shorter: bool = False
     ) -> FileTail | None:
         try:
-            tail = self.open(found.path, known.source)
+            tail = self._open_found(found, known.source)
         except OSError:
             return None
         if tail.resume(known):
@@ -217,28 +238,33 @@ class Lives:
             return tail
         first = tail.read_at(HEAD_BYTES, 0)
         is_same = _begins(first, known) or (0 < len(first) < HEAD_BYTES and head.startswith(first))
-        if may_be_shorter and 0 < found.size < known.offset and is_same:
-            tail.move_to(found.size)  # a copy made before the last lines were read
+        if may_be_shorter and 0 < tail.size() < known.offset and is_same:
+            tail.move_to(tail.size())  # a copy made before the last lines were read
             return tail
         tail.close()
         return None
 
     def _packed(self, found: Found, known: Checkpoint) -> PackedTail | None:
-        head = packed_head(found.path, HEAD_BYTES)
-        if head is None or not _begins(head, known):
-            return None
         device, inode = found.identity  # its own identity: the number of the file it was made of is free for others
-        return self._open_packed(found.path, replace(known, device=device, inode=inode, born_ns=0))
+        mine = replace(known, device=device, inode=inode, born_ns=0)
+        is_unread = known.offset == 0 and known.head_len == 0 and found.identity == (known.device, known.inode)
+        return self._open_packed(found, mine, lambda head: is_unread or _begins(head, known))
 
-    def _open_packed(self, path: Path, known: Checkpoint) -> PackedTail | None:
+    def _open_packed(self, found: Found, known: Checkpoint, is_wanted: Callable[[bytes], bool]) -> PackedTail | None:
+        """The archive that was found, if its content begins as wanted: rotation may give its name to another one."""
         try:
-            file = path.open("rb")
+            file = found.path.open("rb")
         except OSError:
+            return None
+        status = os.fstat(file.fileno())
+        head = head_of(file, HEAD_BYTES) if (status.st_dev, status.st_ino) == found.identity else None
+        if head is None or not is_wanted(head):
+            file.close()
             return None
         tail = PackedTail(
             unpacked(file), known, clock=self._clock, max_line_bytes=self._max, framing=self._framing, file=file
         )
-        tail.name = display(str(path))
+        tail.name = display(str(found.path))
         return tail
 
 

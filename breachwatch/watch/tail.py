@@ -176,7 +176,6 @@ class FileTail:
     def check(self) -> Gap | None:
         """Say if the file was cut or rewritten under us; the tail then starts over. Source: ATT&CK T1070.002."""
         status = os.fstat(self._fd)
-        self.changed_ns = status.st_mtime_ns
         self.review.notice(status)
         self.learn_head()
         if status.st_size != self._seen_size:
@@ -186,6 +185,7 @@ class FileTail:
             return self._gap("truncated", f"{self._cutter.offset} bytes read before, {status.st_size} now")
         if not is_same_content(self.read_at, self.checkpoint()):
             return self._gap("rewritten", f"what was read before byte {self.offset} has changed")
+        self.changed_ns = status.st_mtime_ns  # of the same life: a copy of it was made no earlier
         return None
 
     def start_over(self) -> None:

@@ -34,6 +34,8 @@ class Wake:
         self._poll.register(self._pipe[0], select.EPOLLIN)
         self._inotify = -1
         self._watched: dict[Path, int] = {}
+        self._folders: dict[int, Path] = {}
+        self._grown: set[str] = set()
 
     def watch(self, folders: Iterable[Path]) -> dict[Path, str]:
         """Be woken for these folders too; returns those that cannot be watched, with the reason."""
@@ -52,7 +54,13 @@ class Wake:
                 self._watched.pop(folder, None)
             else:
                 self._watched[folder] = number
+                self._folders[number] = folder
         return failed
+
+    def take_grown(self) -> set[str]:
+        """Paths that were written to since the last call, as far as the kernel said."""
+        grown, self._grown = self._grown, set()
+        return grown
 
     def listen(self, descriptor: int) -> None:
         """Be woken when something new can be read there. What is left unread wakes only if this is called again."""
@@ -83,10 +91,13 @@ class Wake:
             while events := os.read(self._inotify, READ_BYTES):
                 position = 0
                 while position < len(events):
-                    _, mask, _, length = _EVENT.unpack_from(events, position)
+                    number, mask, _, length = _EVENT.unpack_from(events, position)
                     position += _EVENT.size + length
                     if mask & NAMES_CHANGED:
                         self.names_changed = True
+                    elif mask & IN_MODIFY and number in self._folders:
+                        name = os.fsdecode(events[position - length : position].rstrip(b"\0"))
+                        self._grown.add(f"{self._folders[number]}/{name}")
                 if len(events) < READ_BYTES // 2:
                     return
 

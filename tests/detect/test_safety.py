@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from breachwatch.detect.reference import matches
-from breachwatch.detect.safety import is_costly, linear_search, refuse_costly_regex
+from breachwatch.detect.safety import is_costly, linear_search, refuse_costly_regex, searcher
+from breachwatch.detect.values import regex_test
 from breachwatch.errors import RuleError
 from tests.detect.sigma import answers, events_of, loaded, refusals, rule_text
 
@@ -124,7 +125,7 @@ def test_a_yaml_bomb_is_refused():
         f"{chr(98 + i)}: &{chr(98 + i)} [{','.join(['*' + chr(97 + i)] * 10)}]\n" for i in range(9)
     )
     (reason,) = refusals(bomb + HEAD + "detection:\n  s:\n    f: 1\n  condition: s\n")
-    assert "alias" in reason
+    assert "keys and values" in reason
 
 
 @pytest.mark.parametrize(
@@ -211,3 +212,32 @@ def test_of_a_repeated_key_the_last_value_counts():
         True,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "text"),
+    [
+        (r"[a-z]+\d", "a" * 65_536),
+        (r"\s+x", " " * 65_536),
+        (r"a{0,60}a{0,60}a{0,60}b", "a" * 65_536),
+        (r"(?:a?){12}a?a?a?a?a?a?a?a?b", "a" * 65_536),
+        (r"x.*y.*z", "x" * 65_536),
+    ],
+)
+def test_one_repetition_or_many_bounded_ones_do_not_stall_on_a_hostile_value(pattern, text):
+    search = searcher(pattern, 0)
+    started = time.process_time()
+    assert search(text) is False
+    assert time.process_time() - started < 2
+
+
+def test_a_match_far_into_a_value_is_seen():
+    far = "-" * 60_000 + "abc1"
+    assert regex_test(r"[a-z]+\d", 0)(far)
+    assert regex_test("abc1", 0)(far)
+    assert regex_test(r"(?:a|b){1,3}c1", 0)(far)
+
+
+def test_what_only_pythons_engine_can_express_sees_the_start_of_a_value():
+    assert regex_test(r"(?=a)[a-z]+\d", 0)("abc1")
+    assert not regex_test(r"(?=a)[a-z]+\d", 0)("-" * 60_000 + "abc1")

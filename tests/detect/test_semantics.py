@@ -11,7 +11,6 @@ from breachwatch.detect.reference import matches
 from breachwatch.detect.rule import FieldTest, Text
 from breachwatch.detect.stored import restored, stored
 from breachwatch.detect.values import folded
-from breachwatch.detect.verify import ReferenceJudge, differences
 from breachwatch.model import LogSource
 from tests.detect.sigma import answers, events_of, loaded, refusals, rule_text
 
@@ -222,20 +221,6 @@ def test_a_rule_without_a_source_is_named():
     (lost,) = unreachable(rules, [LogSource("linux", "", "sshd")])
     assert lost.rule.ref.id.startswith("22222222")
     assert lost.reason == "no source makes events of category webserver"
-
-
-def test_an_engine_that_misses_or_invents_is_found_out():
-    rules = loaded(rule_text("s:\n  f: 1\ncondition: s")).rules
-    events = events_of([{"f": 1}, {"f": 2}])
-    right = ReferenceJudge(rules, any_logsource=True)
-    assert list(differences(events, right, right)) == []
-
-    class Blind:
-        def rules_matching(self, event):
-            return set() if event.fields["f"] == 1 else {"ghost"}
-
-    found = [(one.missed, one.invented) for one in differences(events, Blind(), right)]
-    assert found == [((rules[0].ref.id,), ()), ((), ("ghost",))]
 
 
 def test_leaves_hold_data_and_folding_has_one_place():

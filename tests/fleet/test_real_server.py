@@ -93,9 +93,15 @@ def site(tmp_path: Path, server: ElasticServer, request: pytest.FixtureRequest) 
     made.store.close()
 
 
+def refresh(reader: Elasticsearch, prefix: str) -> None:
+    """All that was written can be searched; an index that was just made has no shard to search yet."""
+    reader.cluster.health(index=f"{prefix}-*", wait_for_status="yellow", timeout="25s")
+    reader.indices.refresh(index=f"{prefix}-*")
+
+
 def stored(reader: Elasticsearch, prefix: str) -> list[tuple[str, str]]:
     """(index, id) of every document, however many there are."""
-    reader.indices.refresh(index=f"{prefix}-*")
+    refresh(reader, prefix)
     point = reader.open_point_in_time(index=f"{prefix}-*", keep_alive="1m")["id"]
     found: list[tuple[str, str]] = []
     after: dict[str, Any] = {}
@@ -260,7 +266,7 @@ def test_a_log_line_reaches_the_server_and_the_daemon_stops_cleanly(command, ser
             file.writelines(LOGIN.format(number, number) for number in range(9))
 
         def has_arrived() -> bool:
-            reader.indices.refresh(index=f"{prefix}-*")
+            refresh(reader, prefix)
             query = 'rule.id:* AND source.ip:"192.0.2.9" AND event.kind:alert'
             found = reader.search(index=f"{prefix}-*", q=query)["hits"]["hits"]
             return any("Failed password for root" in hit["_source"]["message"] for hit in found)

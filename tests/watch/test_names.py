@@ -308,3 +308,33 @@ def test_rows_of_lives_that_ended_are_dropped(log, read: MakeReader):
     reader.drain()
     assert reader.data == numbered(0, 40)
     assert len(reader.rows) <= 6
+
+
+def test_logs_that_the_kernel_names_are_read_at_once_and_all_others_within_a_round(tmp_path, read: MakeReader, clock):
+    logs = [tmp_path / f"{number}.log" for number in range(3)]
+    for log in logs:
+        append(log, [b"begin"])
+    reader = read(tmp_path / "*.log")
+    reader.look(2)
+    for log in logs:
+        append(log, [log.name.encode()])
+    reader.files.grew({str(logs[1]), str(tmp_path / "unknown.log")})
+    assert reader.poll() == [b"1.log"]
+    reader.files.grew(set())
+    assert reader.poll() == []
+    clock.advance(0.6)
+    reader.files.grew(set())
+    assert sorted(reader.poll()) == [b"0.log", b"2.log"]
+
+
+def test_a_log_that_was_not_read_to_its_end_is_read_on_though_the_kernel_names_another(tmp_path, read: MakeReader):
+    append(tmp_path / "large.log", [b"x" * 99] * 20_000)
+    append(tmp_path / "other.log", [b"begin"])
+    reader = read(tmp_path / "*.log")
+    first = reader.poll(budget=1 << 17)
+    assert len(first) < 20_000
+    while len(reader.data) < 20_001:
+        before = len(reader.data)
+        reader.files.grew({str(tmp_path / "other.log")})
+        reader.poll(budget=1 << 17)
+        assert len(reader.data) > before

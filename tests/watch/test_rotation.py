@@ -5,11 +5,16 @@ from __future__ import annotations
 import gzip
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from breachwatch.watch.framing import Framing
+from breachwatch.watch.history import History
+from breachwatch.watch.lives import Lives
+from breachwatch.watch.names import neighbours
 from tests.watch.reader import Reader, append, numbered
 from tests.watch.rotating import PACKERS, pack, rotate
 
@@ -269,7 +274,7 @@ def test_copytruncate_twice_while_down(log, read: MakeReader):
     reader.restart()
     reader.drain()
     assert sorted(reader.data) == numbered(0, 32)
-    assert reader.reasons == ["copytruncate"]
+    assert reader.reasons == ["copytruncate"] * 2  # each cut may have lost lines
 
 
 def test_a_copy_that_is_just_being_made_is_not_read_as_a_new_log(log, read: MakeReader):
@@ -448,4 +453,58 @@ def test_a_life_that_was_missed_in_one_look_is_found_after_the_next_kill(log, re
     append(log, numbered(20, 25))
     reader.drain()
     assert sorted(reader.data) == numbered(0, 25)
+    assert reader.reasons == []
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_a_file_that_takes_the_name_of_the_one_that_was_found_is_not_taken_for_it(tmp_path, clock, is_packed: bool):
+    lives = Lives(clock=clock, framing=Framing(), max_line_bytes=4_096)
+    for number in (1, 2):
+        append(tmp_path / f"app.log.{number}", numbered(number * 100, number * 100 + 50))
+        if is_packed:
+            pack(tmp_path / f"app.log.{number}")
+    suffix = ".gz" if is_packed else ""
+    paths = [tmp_path / f"app.log.{number}{suffix}" for number in (1, 2)]
+    [found] = [item for item in neighbours(str(tmp_path / "app.log")) if item.path == paths[0]]
+    paths[0].rename(tmp_path / "aside")  # a rotation between the look and the opening
+    paths[1].rename(paths[0])
+    history = History(is_known=True)
+    look = lives._unwatched_packed if is_packed else lives._unwatched_plain  # between look and opening
+    assert look(found, "app", history, []) is None
+
+
+def test_a_copy_that_is_seconds_older_than_the_first_line_after_the_cut_is_found(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    append(log, numbered(10, 15))
+    shutil.copy2(log, log.with_name("app.log.1"))
+    pack(log.with_name("app.log.1"))
+    os.truncate(log, 0)
+    append(log, numbered(15, 20))
+    later = log.stat().st_mtime + 5
+    os.utime(log, (later, later))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 20)
+    assert reader.reasons == ["copytruncate"]
+
+
+def test_hundreds_of_unread_archives_are_not_looked_for_one_by_one_after_each_kill(log, read: MakeReader):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    reader.files.close()
+    for number in range(300):
+        append(log, numbered(10 + 5 * number, 15 + 5 * number))
+        pack(rotate(log, to=f"app.log.{1000 - number}"))
+    for _ in range(6):  # killed again and again before it has read much
+        reader.start()
+        reader.poll(budget=1 << 16)
+        reader.files.close()
+    used = time.process_time()
+    reader.start()
+    assert time.process_time() - used < 5
+    reader.drain()
+    assert sorted(reader.unique) == numbered(0, 1_510)
+    # more lives than are remembered are read again while it looks; what is stored is told by content and stays once
     assert reader.reasons == []

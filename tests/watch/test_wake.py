@@ -193,3 +193,15 @@ def test_waiting_ends_in_time_when_nothing_happens(wake):
     begin = time.monotonic()
     assert not wake.wait(0.05)
     assert 0.04 < time.monotonic() - begin < 5
+
+
+def test_the_kernel_names_what_grew_whatever_the_name(tmp_path, wake):
+    odd = [os.fsencode(tmp_path) + b"/" + name for name in (b"a.log", b"caf\xe9.log", b"line\nfeed.log")]
+    descriptors = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in odd]
+    wake.watch([tmp_path])
+    for descriptor in descriptors:
+        os.write(descriptor, b"x\n")
+        os.close(descriptor)
+    assert wake.wait(5)
+    assert wake.take_grown() == {os.fsdecode(path) for path in odd}
+    assert wake.take_grown() == set()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import itertools
 import os
 import random
 import re
@@ -289,6 +290,16 @@ class Torture:
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             found.update(int(number) for number in re.findall(rb"number=(\d{9})", content))
         return found
+
+    def holes(self) -> int:
+        """Places between two rotated files where lines are missing: what logrotate lost, one for each cut."""
+        ranges = []
+        for path in self.folder.iterdir():
+            content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+            numbers = [int(number) for number in re.findall(rb"number=(\d{9})", content)]
+            ranges += [(numbers[0], numbers[-1])] if numbers else []
+        ranges.sort()
+        return sum(1 for (_, end), (begin, _) in itertools.pairwise(ranges) if begin > end + 1)
 
     def _judge(self, reader: ReaderProcess, written: int, on_disk: set[int], rotations: int, kills: int) -> Outcome:
         numbers = reader.numbers()

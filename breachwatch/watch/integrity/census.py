@@ -61,7 +61,7 @@ def census(judge: Judge, starts: list[bytes], mounts: frozenset[bytes], now_ns: 
         if path is None or len(found) >= MAX_FILES:
             yield None
             continue
-        entry = yield from look(path, now_ns=now_ns(), limit_bytes=judge.limit_bytes)
+        entry = yield from look(path, now_ns=now_ns(), limit_bytes=judge.limit_bytes, hashers=judge.hashing.verdict)
         if entry is not None:
             found[path] = entry
     if len(found) >= MAX_FILES:

@@ -14,7 +14,7 @@ from breachwatch.watch.integrity.sweep import again
 from breachwatch.watch.integrity.tree import is_below
 
 BATCH = 1_000
-"""Changes that are put into words, and folders that are held, at once."""
+"""Changes that are put into words at once."""
 
 
 class Comparison:
@@ -48,7 +48,7 @@ class Comparison:
             if change is not None:
                 changes.append(change)
             self._on_folder(judge.folders)
-            if len(changes) >= BATCH or self._examiner.baseline.pending >= BATCH:
+            if len(changes) >= BATCH or self._examiner.baseline.is_full:
                 yield changes
                 changes = []
         yield changes

@@ -95,6 +95,7 @@ class Dpkg:
         self._log = root / "var/log/dpkg.log"
         self._seen: tuple[int, int] | None = None
         self._transactions: list[Transaction] = []
+        self._last_s = 0.0
         self._contents: dict[tuple[str, float], _Contents] = {}
         self._owners: list[Owners] = []
 
@@ -118,6 +119,7 @@ class Dpkg:
             self._transactions = []
             return
         self._seen = (status.st_ino, status.st_size)
+        self._last_s = max((item.end_s for item in self._transactions), default=0.0)
         self._contents.clear()
 
     def _lists(self) -> Iterator[tuple[str, bytes]]:
@@ -167,6 +169,8 @@ class Dpkg:
             return ""
         path = change.path[len(self._root) :]
         moment = moment_of(change)
+        if moment / 1e9 > self._last_s + SLACK_S:
+            return ""  # nearly every change of a host: no package was worked on since
         for transaction in reversed(self._transactions):
             if transaction.holds(moment) and self._made(transaction, path, change):
                 return transaction.name

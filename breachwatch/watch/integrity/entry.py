@@ -26,6 +26,8 @@ NEVER = b"\0" * CTIME.size
 
 INT64 = (-(1 << 63), (1 << 63) - 1)
 
+DIGEST_BYTES = 32
+
 OK, UNREADABLE, UNSTABLE, TOO_LARGE = range(4)
 STATES = ("ok", "unreadable", "unstable", "too_large")
 
@@ -89,7 +91,7 @@ def pack_stat(status: os.stat_result) -> bytes:
 
 
 def pack_rest(state: int, digest: bytes = b"", extra: Extra | None = None) -> bytes:
-    """State, digest (32 bytes or none) and what else there is."""
+    """State, digests (none, or 32 bytes each) and what else there is."""
     tail = msgspec.msgpack.encode(extra) if extra is not None and extra != Extra() else b""
     return bytes((state, len(digest))) + digest + tail
 
@@ -106,7 +108,17 @@ def is_smudged(entry: Entry) -> bool:
 
 def digest_of(entry: Entry) -> bytes:
     """SHA-256 of the content; empty for what has none or was not read."""
+    return digests_of(entry)[:DIGEST_BYTES]
+
+
+def digests_of(entry: Entry) -> bytes:
+    """SHA-256 and, where that is configured, BLAKE3 behind it."""
     return entry.rest[2 : 2 + entry.rest[1]]
+
+
+def is_same_but_for_hash(known: Entry, now: Entry) -> bool:
+    """True if all but the digests is the same."""
+    return known.rest[0] == now.rest[0] and known.rest[2 + known.rest[1] :] == now.rest[2 + now.rest[1] :]
 
 
 def extra_of(entry: Entry) -> Extra:

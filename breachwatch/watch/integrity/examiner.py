@@ -12,6 +12,7 @@ from breachwatch.model import BaselineUpdate, FileChange
 from breachwatch.ports import Clock
 from breachwatch.watch.integrity.accepted import Accepted, AcceptedStore
 from breachwatch.watch.integrity.content import Contents, difference
+from breachwatch.watch.integrity.hashing import hashing_of
 from breachwatch.watch.integrity.judge import HASH_LIMIT_BYTES, Judge, Mounts, Steps, Watches
 from breachwatch.watch.integrity.ledger import Ledger
 from breachwatch.watch.integrity.scope import Scope
@@ -52,6 +53,7 @@ class Options:
     bytes_per_s: int = 64 << 20
     """Read by the rolling re-hash."""
     hash_limit_bytes: int = HASH_LIMIT_BYTES
+    rolling_hash: str = "sha256"
     setuid_s: float = 3_600.0
     """Between counts of setuid files on all local file systems; 0: none."""
     processes: bool = True
@@ -80,7 +82,7 @@ class Examiner:
         self._packages = packages
         self.judge = Judge(
             baseline=self.baseline, scope=self.scope, ledger=self.ledger, clock=clock, watches=watches,
-            limit_bytes=options.hash_limit_bytes,
+            limit_bytes=options.hash_limit_bytes, hashing=hashing_of(options.rolling_hash),
         )  # fmt: skip
         self.is_learning = False
 

@@ -20,6 +20,7 @@ from breachwatch.watch.integrity.entry import (
     pack_stat,
     smudged,
 )
+from breachwatch.watch.integrity.hashing import SHA256, Hashers
 
 BUFFER_BYTES = 1 << 20
 """Larger reads only leave the processor's cache (measured: 1 MiB is the best of 64 KiB..8 MiB for SHA-256)."""
@@ -50,7 +51,7 @@ MAX_XATTRS = 64
 Look = Generator[None, None, Entry | None]
 
 
-def look(path: bytes, *, now_ns: int, limit_bytes: int) -> Look:
+def look(path: bytes, *, now_ns: int, limit_bytes: int, hashers: Hashers = SHA256) -> Look:
     """The entry of a path as it is now, None if there is nothing. Yields while it reads a large file.
 
     Times come from the same descriptor that was read, so the entry is of one file, never of two.
@@ -63,7 +64,7 @@ def look(path: bytes, *, now_ns: int, limit_bytes: int) -> Look:
         return Entry(bytes(48), pack_rest(UNREADABLE))
     mode = status.st_mode
     if stat.S_ISREG(mode):
-        return (yield from _look_inside(path, status, now_ns, limit_bytes))
+        return (yield from _look_inside(path, status, now_ns, limit_bytes, hashers))
     if stat.S_ISDIR(mode):
         return _folder(path, status)
     target = b""
@@ -100,7 +101,7 @@ def open_quietly(path: bytes | str, *, dir_fd: int | None = None) -> int:
         return os.open(path, FLAGS, dir_fd=dir_fd)
 
 
-def _look_inside(path: bytes, status: os.stat_result, now_ns: int, limit_bytes: int) -> Look:
+def _look_inside(path: bytes, status: os.stat_result, now_ns: int, limit_bytes: int, hashers: Hashers) -> Look:
     entry: Entry | None = None
     for _ in range(ATTEMPTS):
         try:
@@ -111,7 +112,7 @@ def _look_inside(path: bytes, status: os.stat_result, now_ns: int, limit_bytes: 
             swapped = error.errno in {errno.ELOOP, errno.ENXIO}
             return smudged(Entry(pack_stat(status), pack_rest(UNSTABLE if swapped else UNREADABLE)))
         try:
-            entry = yield from read_open(descriptor, now_ns=now_ns, limit_bytes=limit_bytes)
+            entry = yield from read_open(descriptor, now_ns=now_ns, limit_bytes=limit_bytes, hashers=hashers)
         except OSError:
             return smudged(Entry(pack_stat(status), pack_rest(UNREADABLE)))
         finally:
@@ -121,7 +122,9 @@ def _look_inside(path: bytes, status: os.stat_result, now_ns: int, limit_bytes: 
     return entry
 
 
-def read_open(descriptor: int, *, now_ns: int, limit_bytes: int) -> Generator[None, None, Entry]:
+def read_open(
+    descriptor: int, *, now_ns: int, limit_bytes: int, hashers: Hashers = SHA256
+) -> Generator[None, None, Entry]:
     """The entry of an open file; UNSTABLE if it changed while it was read. Raises: OSError."""
     before = os.fstat(descriptor)
     meta = pack_stat(before)
@@ -132,9 +135,9 @@ def read_open(descriptor: int, *, now_ns: int, limit_bytes: int) -> Generator[No
         return Entry(meta, pack_rest(TOO_LARGE, extra=_extra(descriptor)))
     if size < BUFFER_BYTES:
         content = os.read(descriptor, size + 1)
-        digest, complete = sha256(content).digest(), len(content) == size
+        digest, complete = _digest_at_once(content, hashers), len(content) == size
     else:
-        digest, count = yield from _digest(descriptor, size)
+        digest, count = yield from _digest(descriptor, size, hashers)
         complete = count == size
     extra = _extra(descriptor)
     if not complete or pack_stat(os.fstat(descriptor)) != meta:
@@ -143,17 +146,29 @@ def read_open(descriptor: int, *, now_ns: int, limit_bytes: int) -> Generator[No
     return smudged(entry) if 0 <= now_ns - before.st_ctime_ns < RACY_NS else entry
 
 
-def _digest(descriptor: int, size: int) -> Generator[None, None, tuple[bytes, int]]:
+def _digest_at_once(content: bytes, hashers: Hashers) -> bytes:
+    if hashers is SHA256:
+        return sha256(content).digest()
+    found = b""
+    for hasher in hashers:
+        state = hasher()
+        state.update(content)
+        found += state.digest()
+    return found
+
+
+def _digest(descriptor: int, size: int, hashers: Hashers) -> Generator[None, None, tuple[bytes, int]]:
     """Hash up to `size` bytes and one more: a file that grows for ever ends all the same."""
-    state, buffer = sha256(), bytearray(BUFFER_BYTES)
+    states, buffer = [hasher() for hasher in hashers], bytearray(BUFFER_BYTES)
     view, total, pause = memoryview(buffer), 0, STEP_BYTES
     while total <= size and (count := os.readv(descriptor, [buffer])):
-        state.update(view[:count])
+        for state in states:
+            state.update(view[:count])
         total += count
         if total >= pause:
             pause += STEP_BYTES
             yield
-    return state.digest(), total
+    return b"".join(state.digest() for state in states), total
 
 
 def _extra(descriptor: int) -> Extra | None:

@@ -19,7 +19,8 @@ from breachwatch.watch.integrity.entry import (
     record_of,
     smudged,
 )
-from breachwatch.watch.integrity.inspect import FOLDER_FLAGS, look
+from breachwatch.watch.integrity.hashing import Hashing
+from breachwatch.watch.integrity.inspect import FOLDER_FLAGS, Look, look
 from breachwatch.watch.integrity.ledger import Ledger
 from breachwatch.watch.integrity.scope import Scope
 from breachwatch.watch.integrity.tree import SELF, Baseline, Listing, is_below, join, list_open, split
@@ -71,6 +72,7 @@ class Judge:
     holds: Callable[[bytes], bool] | None = None
     """Who wants a verdict to wait: a package manager is at work."""
     limit_bytes: int = HASH_LIMIT_BYTES
+    hashing: Hashing = field(default_factory=Hashing)
     devices: dict[bytes, int] = field(default_factory=dict)
     """Device number of each root: what lies on another one is another file system."""
     channel: str = ""
@@ -97,7 +99,7 @@ class Judge:
             return  # nothing is known of this root yet: the first sweep learns it
         path = self._outermost_unknown(path, root)
         before = self.baseline.entry(path)
-        after = yield from look(path, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
+        after = yield from self._look(path)
         if after is None and before is None:
             return
         if after is not None:
@@ -263,7 +265,7 @@ class Judge:
 
     def learn(self, root: bytes) -> Steps:
         """The first look at a root is the baseline. A root that is not there is known as such: it comes as created."""
-        entry = yield from look(root, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
+        entry = yield from self._look(root)
         if entry is None:
             self.baseline.put_folder(root, {})
             return
@@ -293,7 +295,7 @@ class Judge:
         for text in listing.names:
             name = os.fsencode(text)
             path = join(folder, name)
-            entry = yield from look(path, now_ns=self._now_ns(), limit_bytes=self.limit_bytes)
+            entry = yield from self._look(path)
             if entry is None:
                 continue
             self._account(path, None, entry)
@@ -315,6 +317,9 @@ class Judge:
             return
         if (action := action_of(before, after, changed)) is not None:
             yield self._change(path, action, before, after, changed)
+
+    def _look(self, path: bytes) -> Look:
+        return look(path, now_ns=self._now_ns(), limit_bytes=self.limit_bytes, hashers=self.hashing.verdict)
 
     def _now_ns(self) -> int:
         return int(self.clock.now().timestamp() * 1e9)

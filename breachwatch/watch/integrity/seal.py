@@ -31,8 +31,8 @@ from breachwatch.model import (
 )
 from breachwatch.ports import SealView
 
-BUCKETS = 256
-"""Directories hang below so many nodes, so that one change costs the hashes of a 256th of the tree."""
+BUCKETS = 4096
+"""Directories hang below so many nodes, so that one change costs the hashes of a 4096th of the tree."""
 
 SEED_BYTES = 32
 
@@ -46,7 +46,7 @@ Key = tuple[int, bytes]
 
 def bucket_of(folder: bytes) -> int:
     """The node that a directory and what is kept of its entries hang below."""
-    return sha256(folder).digest()[0]
+    return int.from_bytes(sha256(folder).digest()[:2], "big") % BUCKETS
 
 
 def _framed(*parts: bytes) -> bytes:

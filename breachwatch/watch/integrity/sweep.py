@@ -7,7 +7,7 @@ import stat
 from collections.abc import Generator
 
 from breachwatch.model import DirectoryRow
-from breachwatch.watch.integrity.entry import OK, Entry
+from breachwatch.watch.integrity.entry import DIGEST_BYTES, OK, Entry, digests_of, is_same_but_for_hash
 from breachwatch.watch.integrity.inspect import FOLDER_FLAGS, open_quietly, read_open
 from breachwatch.watch.integrity.judge import Judge, Steps
 from breachwatch.watch.integrity.tree import join
@@ -65,10 +65,14 @@ def _is_same(judge: Judge, folder: int, name: bytes, known: Entry) -> Generator[
     except OSError:
         return False
     try:
-        now = yield from read_open(descriptor, now_ns=0, limit_bytes=judge.limit_bytes)
+        rolling = judge.hashing.rolling
+        now = yield from read_open(descriptor, now_ns=0, limit_bytes=judge.limit_bytes, hashers=rolling)
     except OSError:
         return False
     finally:
         os.close(descriptor)
     judge.read_bytes += int.from_bytes(now.meta[24:32], "little")
-    return now.rest == known.rest and now.state == OK
+    if now.state != OK or not is_same_but_for_hash(known, now):
+        return False
+    taken = digests_of(known)  # of a baseline from before BLAKE3 was configured the verdict has yet to take it
+    return len(taken) == DIGEST_BYTES * len(judge.hashing.verdict) and taken.endswith(digests_of(now))

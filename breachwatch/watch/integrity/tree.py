@@ -13,6 +13,10 @@ from breachwatch.watch.integrity.seal import leaf_of
 SELF = b"."
 """Name under which a root keeps its own entry; every other directory's entry lies in its parent's row."""
 
+MAX_WAITING, LEAST_WEIGHT, MOST_WEIGHT = 50_000, 50, 2_000
+"""Entries of changed directories that wait for a commit: about 15 MB. A small directory counts as fifty entries, a huge
+one as two thousand: each change of it must not be a commit of its own."""
+
 PAGE_ROWS = 64
 """Rows read ahead by a sweep."""
 
@@ -135,6 +139,7 @@ class Baseline:
         self._scope = scope
         self._open: dict[bytes, dict[bytes, Entry] | None] = {}
         self._dirty: set[bytes] = set()
+        self._waiting = 0
         self.damaged: list[bytes] = []
 
     def entries(self, folder: bytes) -> dict[bytes, Entry] | None:
@@ -181,12 +186,17 @@ class Baseline:
             entries[name] = entry
         elif entries is None or entries.pop(name, None) is None:
             return
-        self._dirty.add(folder)
+        self._changes(folder)
 
     def put_folder(self, folder: bytes, entries: dict[bytes, Entry] | None) -> None:
         """Know a whole directory as it is now; None: it is gone."""
         self._open[folder] = entries
-        self._dirty.add(folder)
+        self._changes(folder)
+
+    def _changes(self, folder: bytes) -> None:
+        if folder not in self._dirty:
+            self._dirty.add(folder)
+            self._waiting += min(max(LEAST_WEIGHT, len(self._open.get(folder) or ())), MOST_WEIGHT)
 
     def pending_below(self, folder: bytes) -> list[bytes]:
         """Directories that were learnt since the last commit."""
@@ -197,6 +207,7 @@ class Baseline:
         changed = [(path, self._open[path]) for path in sorted(self._dirty)]
         self._open.clear()
         self._dirty.clear()
+        self._waiting = 0
         rows = tuple(pack_row(path, entries) for path, entries in changed if entries is not None)
         return rows, tuple(path for path, entries in changed if entries is None)
 
@@ -205,6 +216,6 @@ class Baseline:
         self._open = {path: entries for path, entries in self._open.items() if path in self._dirty}
 
     @property
-    def pending(self) -> int:
-        """Directories that wait for a commit."""
-        return len(self._dirty)
+    def is_full(self) -> bool:
+        """True when as much waits for a commit as memory should hold."""
+        return self._waiting >= MAX_WAITING

@@ -29,8 +29,7 @@ SLICE_S = 0.05
 """So long a poll works at most before the other sources have their turn."""
 
 SLICE_CHANGES = 2_000
-SLICE_FOLDERS = 500
-"""Bounds of what one commit carries."""
+"""Bound of what one poll gives."""
 
 SUSPENDED_S = 30.0
 """Not polled for so long: the process was stopped, or the machine slept."""
@@ -359,7 +358,7 @@ class Integrity:
     @property
     def is_full(self) -> bool:
         """True when nothing more is judged until `progress` is stored."""
-        return self._baseline.pending >= SLICE_FOLDERS
+        return self._baseline.is_full
 
     @property
     def next_due_s(self) -> float | None:

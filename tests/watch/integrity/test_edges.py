@@ -340,3 +340,19 @@ def test_another_file_system_is_told_and_not_entered_unless_it_is_named(tmp_path
         assert host.found(root / "mnt" / "f") == []
     finally:
         host.stop()
+
+
+def test_a_huge_folder_is_not_stored_once_for_each_of_its_changes(watch: Watch, root: Path) -> None:
+    for number in range(3_000):
+        (root / f"f{number}").touch()
+    host = watch()
+    assert host.store is not None
+    head = host.store.baseline.head()
+    assert head is not None
+    for number in range(1_000):
+        (root / f"f{number}").write_text("changed")
+    host.until(lambda: len({change.path for change in host.changes}) >= 1_000, 60)
+    host.settle()
+    after = host.store.baseline.head()
+    assert after is not None
+    assert after.counter - head.counter < 200

@@ -115,6 +115,7 @@ for number in range(count):
 """
 
 
+@pytest.mark.timeout(600)
 def test_a_queue_that_overflows_with_30_000_folders_is_told_and_left_and_every_change_is_found(
     tmp_path: Path, root: Path
 ) -> None:
@@ -125,16 +126,14 @@ def test_a_queue_that_overflows_with_30_000_folders_is_told_and_left_and_every_c
     target.write_text("original")
     with Daemon(tmp_path, root) as daemon:
         assert daemon.until_settled(300) == 100.0
-        for storm in range(3 if LONG else 1):
-            daemon.send(signal.SIGSTOP)  # so that the queue overflows on any machine
-            subprocess.run([sys.executable, "-c", STORM, root, str(count)], check=True)
-            target.write_text(f"0riginal {storm}")
-            daemon.send(signal.SIGCONT)
-            daemon.until(lambda: "hints_lost" in daemon.reasons())
-            daemon.until_told(target, storm + 1, 300)
-            daemon.until_settled(300)
-            overflows = len([gap for gap in daemon.gaps if gap[1] == "hints_lost"])
-            assert overflows <= 2 * (storm + 1), "an overflow does not breed others"
+        daemon.send(signal.SIGSTOP)  # so that the queue overflows on any machine
+        subprocess.run([sys.executable, "-c", STORM, root, str(count)], check=True)
+        target.write_text("0riginal")
+        daemon.send(signal.SIGCONT)
+        daemon.until(lambda: "hints_lost" in daemon.reasons())
+        daemon.until_told(target, 1, 300)
+        daemon.until_settled(300)
+        assert len([gap for gap in daemon.gaps if gap[1] == "hints_lost"]) <= 2, "an overflow does not breed others"
         left = {os.fsencode(root / f"d{number}" / "noise") for number in range(0, count, 2)}
         assert left <= daemon.changes.keys()
         target.write_text("and quiet again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,6 +160,27 @@ def test_a_change_is_told_once_by_whatever_finds_it_first(watch: Watch, root: Pa
     told = host.found(root / "a")
     assert all(item.changed == ("ctime_ns",) for item in told[1:])
     assert len([item for item in told if "sha256" in item.changed]) == 1
+
+
+def test_blake3_beside_sha256_finds_the_same_and_takes_over_an_older_baseline(watch: Watch, root: Path) -> None:
+    pytest.importorskip("blake3", reason="the package blake3 is optional and not installed")
+    (root / "small").write_text("original")
+    (root / "large").write_bytes(bytes(3 << 20))
+    host = watch()
+    host.stop()
+    host.options = replace(host.options, rolling_hash="blake3")
+    host.start()
+    host.read_all()
+    assert host.changes == [], "the same content under one more hash is no change"
+    host.read_all()
+    for name in ("small", "large"):
+        with (root / name).open("r+b") as handle:
+            handle.write(b"0")
+        assert "sha256" in host.expect(root / name, "modified", channel="event").changed
+    host.settle()
+    host.take()
+    host.read_all()
+    assert host.changes == []
 
 
 def test_a_change_back_to_what_was_accepted_settles_the_deviation(watch: Watch, root: Path) -> None:

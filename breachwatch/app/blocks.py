@@ -1,0 +1,133 @@
+"""Blocks of lines: one scan says which lines may match; only these are parsed and judged, exactly.
+
+Every other line is skipped, and made good for in what the parser remembers (parse/skipping.py), so that what comes out
+is what reading every line would have given. A sample of lines is judged without any of this (detect/sample.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from breachwatch.detect.engine import Detector
+from breachwatch.detect.partial import Programs
+from breachwatch.detect.plan import Candidate, Scope
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.selector import Selector
+from breachwatch.model import Block, Event, LogSource, Match, RawLine
+from breachwatch.model.rawform import RawForm
+from breachwatch.parse import ParseContext, Parser
+from breachwatch.parse.auto import AutoParser
+from breachwatch.parse.rawform import FORMS, SETTLED
+from breachwatch.parse.skipping import Skipped, line_of, lines_of
+
+Found = tuple[Event, list[Match]]
+
+
+def form_of(parser: Parser) -> RawForm | None:
+    """The form of the lines that a parser reads; None where nothing is promised (`auto`: not yet)."""
+    if isinstance(parser, AutoParser):
+        return None if parser.settled is None else SETTLED.get(parser.settled)
+    return FORMS.get(parser.format)
+
+
+@dataclass(slots=True)
+class BlockReader:
+    """The candidates of one block, read and judged."""
+
+    detector: Detector
+    selector: Selector
+    sampler: Sampler
+    lines: int = 0
+    candidates: int = 0
+    events: int = 0
+    """A line that no rule could match counts as the one event that it would have been."""
+
+    def read(
+        self, block: Block, parser: Parser, form: RawForm, context: ParseContext, logsource: LogSource | None
+    ) -> Iterator[Found]:
+        """Each event that may have matched, with what it made match. `logsource` overrides what the parser says."""
+        lines = block.data.count(b"\n")
+        self.lines += lines
+        plan = self.selector.plan(form, Scope(logsource, self.detector.any_logsource), block.data)
+        found, sampled = self.sampler.chosen(block.data, plan.candidates(block.data))
+        programs = self.selector.programs(form)
+        data = block.data
+        self.candidates += len(found)
+        self.events += lines - len(found)
+        skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
+        for candidate in found:
+            rules = candidate.rules
+            verdict: Sequence[int] | None = None
+            if programs is not None and rules is not None:
+                verdict = programs.judged(rules, data[candidate.start : candidate.end - 1])
+                if verdict == ():
+                    self.events += 1
+                    continue
+            skip.until(candidate.start)
+            line = line_of(block, candidate.start, candidate.end)
+            skip.at = candidate.end
+            for event in parser.parse(line, context):
+                self.events += 1
+                placed = event if logsource is None else relocated(event, logsource)
+                if candidate.start in sampled:
+                    self._compare(placed, sampled[candidate.start], programs, line)
+                    yield placed, self.detector.feed(placed)
+                    continue
+                judged = verdict
+                if judged is None:
+                    # a dirty line may be of a source that lines of this form never are (JSON among syslog)
+                    among = self.detector.positions(placed.logsource) if rules is None else rules
+                    judged = self.selector.judge.satisfied(among, placed)
+                yield placed, self.detector.feed(placed, judged, judged=True)
+        skip.until(len(block.data))
+        skip.settle()
+
+    def _compare(self, event: Event, before: Candidate | None, programs: Programs | None, line: RawLine) -> None:
+        if before is not None and before.rules is None:
+            return
+        among = () if before is None else before.rules or ()
+        verdict: Sequence[int] | None = programs.judged(among, line.data) if programs is not None and among else None
+        if verdict is None:
+            verdict = self.selector.judge.satisfied(among, event)
+        self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
+
+
+@dataclass(slots=True)
+class _Skipper:
+    """Where a parser stands in a block."""
+
+    parser: Parser
+    block: Block
+    context: ParseContext
+    all_matter: bool
+    """The parser counts years on from line to line: it has to read every line."""
+    at: int = 0
+    skipped: Skipped | None = None
+
+    def until(self, stop: int) -> None:
+        """The lines up to there are not read."""
+        if stop <= self.at:
+            return
+        if self.all_matter:
+            for line in lines_of(self.block, self.at, stop):
+                self.parser.parse(line, self.context)
+            self.at = stop
+            return
+        memory = self.parser.memory
+        if memory.is_whole or self.skipped is None:
+            self.skipped = Skipped(self.parser, self.block, self.context, self.at, stop, memory.saved())
+        else:
+            self.skipped.stop = stop
+        memory.forget(self.skipped.recall)
+        self.at = stop
+
+    def settle(self) -> None:
+        """Leave the block behind: what its last lines said is remembered now."""
+        if self.skipped is not None and not self.parser.memory.is_whole:
+            self.skipped.recall()
+
+
+def relocated(event: Event, logsource: LogSource) -> Event:
+    """The same event, of another log source."""
+    return Event(id=event.id, at_utc=event.at_utc, logsource=logsource, fields=event.fields, raw=event.raw)

@@ -1,0 +1,125 @@
+"""Events judged by generated code: what the reference says of them, several times faster."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View
+from breachwatch.detect.reference import holds, searched_texts
+from breachwatch.detect.rule import Rule
+from breachwatch.detect.values import as_text, folded
+from breachwatch.model import Event
+
+MISSING: Any = object()
+
+
+class _Anything:
+    """Holds whatever is asked for."""
+
+    def __contains__(self, wanted: object) -> bool:
+        return True
+
+
+_ANYTHING: Any = _Anything()
+
+Field = tuple[tuple[str, ...], frozenset[str]]
+"""Names that a field goes by, and names under which it may stand nested."""
+
+
+class _EventFields(View):
+    """The fields of an event."""
+
+    __slots__ = ("_event", "_fields", "_names", "_raws")
+
+    def __init__(self, event: Event, names: Sequence[Field]) -> None:
+        super().__init__()
+        self._event = event
+        self._fields = event.fields
+        self._names = names
+        self._raws: dict[int, Any] = {}
+
+    def __missing__(self, field: int) -> str | None:
+        if field == WHOLE:
+            whole = self[field] = "\0".join(map(folded, self.texts()))
+            return whole
+        value = self.raw(field)
+        text = None if value is None else as_text(value)
+        if text is None and value is not None:
+            raise Undecided
+        found = self[field] = None if text is None else folded(text)
+        return found
+
+    def raw(self, field: int) -> Any:
+        """The single value of a field, None if it is missing or null. Raises: Undecided."""
+        try:
+            return self._raws[field]
+        except KeyError:
+            value = self._value(field)
+        if value is MISSING:
+            value = None
+        elif type(value) is not str and isinstance(value, list | tuple | Mapping):
+            raise Undecided
+        self._raws[field] = value
+        return value
+
+    def there(self, field: int) -> bool:
+        """The field is there, even as null. Raises: Undecided."""
+        return self._value(field) is not MISSING
+
+    def _value(self, field: int) -> Any:
+        names, roots = self._names[field]
+        fields = self._fields
+        for name in names:
+            if name in fields:
+                return fields[name]
+            if name == "@timestamp" or (roots and not roots.isdisjoint(fields)):
+                raise Undecided  # it is there, but elsewhere
+        return MISSING
+
+    def low(self) -> bytes:
+        """Stands for the line: an event does not know how its texts were written."""
+        anything: bytes = _ANYTHING
+        return anything
+
+    def texts(self) -> list[str]:
+        """Every text of the event that keywords search."""
+        return list(searched_texts(self._event))
+
+
+class Judge:
+    """The rules of a set as code, made when first asked for."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = rules
+        self._generator = Generator()
+        self._predicates: dict[int, Predicate | None] = {}
+        self._names: list[Field] = []
+
+    def satisfied(self, rules: Sequence[int], event: Event) -> list[int]:
+        """Those of the rules, by position, whose condition the event satisfies."""
+        predicates, found = self._predicates, []
+        view: View | None = None
+        for index in rules:
+            try:
+                predicate = predicates[index]
+            except KeyError:
+                predicate = self._made(index)
+            if view is None:
+                view = _EventFields(event, self._names)
+            try:
+                if holds(self._rules[index].condition, event) if predicate is None else predicate(view):
+                    found.append(index)
+            except Undecided:
+                if holds(self._rules[index].condition, event):
+                    found.append(index)
+        return found
+
+    def _made(self, index: int) -> Predicate | None:
+        found = self._generator.predicate(self._rules[index].condition)
+        for names in list(self._generator.fields)[len(self._names) :]:
+            parts = [name.split(".") for name in names]
+            roots = frozenset(".".join(path[:length]) for path in parts for length in range(1, len(path)))
+            self._names.append((names, roots))
+        predicate = self._predicates[index] = None if found is None else found[0]
+        return predicate

@@ -1,0 +1,212 @@
+"""JSON lines judged from the few fields that their candidate rules read; most are dismissed without a full decode."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View
+from breachwatch.detect.reference import OWN_PREFIXES
+from breachwatch.detect.rule import Rule
+from breachwatch.detect.values import all_texts, as_text, folded
+from breachwatch.model import FieldValue
+
+MAX_PROGRAMS = 4_096
+"""Combinations of rules with code of their own; an attacker could make any number."""
+
+WORTH_IT = 4
+"""So often a combination is left to the reference before it gets code."""
+
+MAX_OPEN = 60
+"""Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
+
+MISSING: Any = object()
+"""Stands for a field that is not there."""
+
+Field = tuple[tuple[str, ...], bool]
+"""Attributes that stand for a field's names, and whether it may stand nested."""
+
+_decode_all = msgspec.json.Decoder().decode
+
+
+class _Fields(View):
+    """A record of which only some fields were decoded."""
+
+    __slots__ = ("_is_nested", "_low", "_roots", "_texts", "line", "names", "record")
+
+    def __init__(self, record: Any, names: Mapping[int, Field], roots: tuple[str, ...], line: bytes) -> None:
+        super().__init__()
+        self.record = record
+        self._roots = roots
+        self._is_nested: bool | None = None
+        self.names = names
+        self.line = line
+        self._low: bytes | None = None
+        self._texts: list[str] | None = None
+
+    def __missing__(self, field: int) -> str | None:
+        if field == WHOLE:
+            whole = self[field] = "\0".join(map(folded, self.texts()))
+            return whole
+        value = self.raw(field)
+        if value is None:
+            text = None
+        elif (text := as_text(value)) is None:
+            raise Undecided
+        else:
+            text = folded(text)
+        self[field] = text
+        return text
+
+    def raw(self, field: int) -> Any:
+        """The single value of a field, None if it is missing or null. Raises: Undecided."""
+        value = self._value(field)
+        if value is MISSING:
+            return None
+        if isinstance(value, list | dict):
+            raise Undecided
+        return value
+
+    def there(self, field: int) -> bool:
+        """The field is there, even as null. Raises: Undecided."""
+        return self._value(field) is not MISSING
+
+    def _value(self, field: int) -> Any:
+        attributes, dotted = self.names[field]
+        record = self.record
+        for attribute in attributes:
+            value = getattr(record, attribute)
+            if value is not MISSING:
+                return value
+            if dotted and self._nested():
+                raise Undecided  # the field may stand nested
+        return MISSING
+
+    def _nested(self) -> bool:
+        """True if some field may stand nested in the record."""
+        if self._is_nested is None:
+            self._is_nested = any(getattr(self.record, root) is not MISSING for root in self._roots)
+        return self._is_nested
+
+    def low(self) -> bytes:
+        """The line, in lower case as far as it is ASCII."""
+        if self._low is None:
+            self._low = self.line.lower()
+        return self._low
+
+    def texts(self) -> list[str]:
+        """Every text of the event that keywords search. Raises: Undecided."""
+        if self._texts is None:
+            try:
+                record: Mapping[str, FieldValue] = _decode_all(self.line)
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+                raise Undecided from None
+            values = (value for name, value in record.items() if not name.startswith(OWN_PREFIXES))
+            self._texts = [text for value in values for text in all_texts(value)]
+        return self._texts
+
+
+class Program:
+    """The code of one combination of rules."""
+
+    def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names]) -> None:
+        self._parts = parts
+        attributes: dict[str, str] = {}
+        self._names: dict[int, Field] = {}
+        all_roots: set[str] = set()
+        for number, names in fields.items():
+            roots = {root for name in names for root in _roots(name)}
+            for name in (*names, *sorted(roots)):
+                attributes.setdefault(name, f"f{len(attributes)}")
+            self._names[number] = tuple(attributes[name] for name in names), bool(roots)
+            all_roots |= roots
+        self._roots = tuple(sorted(attributes[root] for root in all_roots))
+        record = msgspec.defstruct(
+            "Record",
+            [(attribute, Any, MISSING) for attribute in attributes.values()],
+            rename={attribute: name for name, attribute in attributes.items()},
+            gc=False,
+        )
+        self._decode = msgspec.json.Decoder(record).decode
+
+    def matching(self, line: bytes) -> tuple[int, ...]:
+        """Those of the rules whose condition the line satisfies. Raises: Undecided."""
+        if line.count(b"{") + line.count(b"[") > MAX_OPEN:
+            raise Undecided
+        try:
+            view = _Fields(self._decode(line), self._names, self._roots, line)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+            raise Undecided from None
+        return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
+class Programs:
+    """Programs by combination of rules, made for those that come often."""
+
+    def __init__(self, rules: Sequence[Rule], derived: frozenset[str]) -> None:
+        self._rules = rules
+        self._derived = derived
+        """Fields that an event has whatever the line says."""
+        self._generator = Generator()
+        self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
+        self._programs: dict[tuple[int, ...], Program | None] = {}
+        self._seen: dict[tuple[int, ...], int] = {}
+
+    def judged(self, rules: tuple[int, ...], line: bytes) -> tuple[int, ...] | None:
+        """Those of the candidate rules whose condition the line satisfies; None: the reference has to say."""
+        try:
+            program = self._programs[rules]
+        except KeyError:
+            program = self._new(rules)
+        if program is None:
+            return None
+        try:
+            return program.matching(line)
+        except Undecided:
+            return None
+
+    def _new(self, rules: tuple[int, ...]) -> Program | None:
+        if len(self._seen) >= MAX_PROGRAMS:
+            self._seen.clear()
+        seen = self._seen[rules] = self._seen.get(rules, 0) + 1
+        if seen < WORTH_IT:
+            return None
+        if len(self._programs) >= MAX_PROGRAMS:
+            self._programs.clear()
+        made = self._programs[rules] = self._made(rules)
+        return made
+
+    def _made(self, rules: tuple[int, ...]) -> Program | None:
+        parts: list[tuple[int, Predicate]] = []
+        numbers: set[int] = set()
+        for index in rules:
+            found = self._predicate(index)
+            if found is None:
+                return None
+            parts.append((index, found[0]))
+            numbers |= found[1]
+        names = {number: field for field, number in self._generator.fields.items() if number in numbers}
+        return Program(parts, names)
+
+    def _predicate(self, index: int) -> tuple[Predicate, frozenset[int]] | None:
+        if index not in self._predicates:
+            found = self._generator.predicate(self._rules[index].condition)
+            if found is not None and not self._are_plain(found[1]):
+                found = None
+            self._predicates[index] = found
+        return self._predicates[index]
+
+    def _are_plain(self, numbers: frozenset[int]) -> bool:
+        """True if the fields are what the line says, and their names can be names of a structure."""
+        names = [name for field, number in self._generator.fields.items() if number in numbers for name in field]
+        return all(name.isascii() and name.isprintable() and not {'"', "\\"} & set(name) for name in names) and not (
+            self._derived.intersection(names)
+        )
+
+
+def _roots(name: str) -> list[str]:
+    """Names under which a record may hold the field nested: `a` and `a.b` for `a.b.c`."""
+    parts = name.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]

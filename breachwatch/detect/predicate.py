@@ -1,0 +1,222 @@
+"""Rules as Python code over a view of a few fields.
+
+A candidate line mostly does not match, and its verdict needs two or three fields: only these are decoded (partial.py),
+and the rule's condition is one generated expression over them. It says what the reference would say; what it cannot
+decide (a nested value, a rule about the time) it leaves to the reference.
+
+Only positions of constants enter the code, never text from a rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, assert_never
+
+from breachwatch.detect.rule import (
+    And,
+    Condition,
+    Exists,
+    FieldReference,
+    FieldTest,
+    IsNull,
+    Keyword,
+    Not,
+    Or,
+    Scalar,
+    Text,
+    TimePart,
+)
+from breachwatch.detect.values import ANY, ONE, comparison, folded
+from breachwatch.detect.witness import NUMERIC
+
+MAX_NODES = 4_000
+"""Conditions with more parts are left to the reference."""
+
+Names = tuple[str, ...]
+"""A field and the names it may go by: the first that is there counts."""
+
+
+WHOLE = -1
+"""Number of the field that stands for all texts of an event, folded, with NUL between them."""
+
+
+class View(dict[int, Any]):
+    """What generated code reads: folded texts by field number (None: missing or null), filled when first asked for."""
+
+    def raw(self, field: int) -> Any:
+        """The single value of a field, None if it is missing or null. Raises: Undecided."""
+        raise NotImplementedError
+
+    def there(self, field: int) -> bool:
+        """The field is there, even as null. Raises: Undecided."""
+        raise NotImplementedError
+
+    def low(self) -> bytes:
+        """The line, in lower case as far as it is ASCII. Nothing in it is written in an unusual way."""
+        raise NotImplementedError
+
+    def texts(self) -> list[str]:
+        """Every text of the event that keywords search. Raises: Undecided."""
+        raise NotImplementedError
+
+
+class Undecided(Exception):  # noqa: N818  # no error: the reference decides
+    """A view cannot say."""
+
+
+Predicate = Callable[[View], bool]
+"""True if the condition holds. Raises: Undecided."""
+
+
+class Generator:
+    """Code for rules that share numbered fields."""
+
+    def __init__(self) -> None:
+        self.fields: dict[Names, int] = {}
+        """Every field that some rule reads, by its number."""
+
+    def predicate(self, condition: Condition) -> tuple[Predicate, frozenset[int]] | None:
+        """The condition as a function, and the fields it reads; None if it has to be left to the reference."""
+        writer = _Writer(self.fields)
+        try:
+            source = writer.expression(condition)
+            code = compile(f"lambda d: {source}", "<rule>", "eval")
+        except (_Opaque, RecursionError, MemoryError, SyntaxError):
+            return None
+        made: Predicate = eval(code, {"__builtins__": {"any": any, "map": map}, **writer.constants})  # noqa: S307  # our own code; see above
+        return made, frozenset(writer.used)
+
+
+class _Opaque(Exception):  # noqa: N818  # ends the generation of one rule
+    """No code for this condition."""
+
+
+class _Writer:
+    def __init__(self, fields: dict[Names, int]) -> None:
+        self.constants: dict[str, object] = {}
+        self.used: set[int] = set()
+        self._fields = fields
+        self._nodes = 0
+
+    def expression(self, condition: Condition) -> str:  # noqa: PLR0911  # one branch per kind
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            raise _Opaque
+        if isinstance(condition, And):
+            return "(" + (" and ".join(map(self.expression, self._cheap_first(condition.parts))) or "1") + ")"
+        if isinstance(condition, Or):
+            return "(" + (" or ".join(self._alternatives(condition.parts)) or "0") + ")"
+        if isinstance(condition, Not):
+            return f"(not {self.expression(condition.part)})"
+        if isinstance(condition, FieldTest):
+            return self._field_test(condition)
+        if isinstance(condition, IsNull):
+            return f"(d.raw({self._field(condition)}) is None)"
+        if isinstance(condition, Exists):
+            return f"({'' if condition.wanted else 'not '}d.there({self._field(condition)}))"
+        if isinstance(condition, Keyword):
+            return self._keyword(condition)
+        if isinstance(condition, FieldReference | TimePart):
+            raise _Opaque
+        assert_never(condition)
+
+    def _cheap_first(self, parts: Sequence[Condition]) -> list[Condition]:
+        """Keywords read the whole event: they come last. The order changes no answer."""
+        return sorted(parts, key=_has_keyword)
+
+    def _alternatives(self, parts: Sequence[Condition]) -> list[str]:
+        """The parts, ends and starts of one field in one call."""
+        ends: dict[tuple[int, str], list[str]] = {}
+        others: list[Condition] = []
+        for part in parts:
+            shape = _affix(part)
+            if shape is None or not isinstance(part, FieldTest):
+                others.append(part)
+            else:
+                ends.setdefault((self._field(part), shape[0]), []).append(shape[1])
+        grouped = [
+            f"((d[{field}] or '').{method}({self._constant(tuple(texts))}))" for (field, method), texts in ends.items()
+        ]
+        return [*grouped, *map(self.expression, sorted(others, key=_has_keyword))]
+
+    def _field_test(self, leaf: FieldTest) -> str:
+        field, value = self._field(leaf), leaf.value
+        if isinstance(value, Text) and not value.cased:
+            return self._text(field, value)
+        if isinstance(value, Scalar) and not value.boolean and not any(char.isalpha() for char in value.text):
+            return f"(d[{field}] == {self._constant(value.text)})"
+        return f"((v := d.raw({field})) is not None and {self._constant(leaf.test)}(v))"
+
+    def _keyword(self, keyword: Keyword) -> str:
+        """The line is asked first for what the text needs; then all texts at once, or each, if that says more."""
+        value = keyword.value
+        if not isinstance(value, Text):
+            return f"any(map({self._constant(keyword.test)}, d.texts()))"
+        texts = [folded(piece) for piece in value.pieces if piece]
+        asked = [f"{self._constant(_written(text))} in d.low()" for text in texts if _stands_in_line(text)]
+        if (
+            value.pieces == (ANY, *value.pieces[1:2], ANY)
+            and len(texts) == 1
+            and not value.cased
+            and "\0" not in texts[0]
+        ):
+            return "(" + " and ".join([*asked, f"{self._constant(texts[0])} in d[{WHOLE}]"]) + ")"
+        return "(" + " and ".join([*asked, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
+
+    def _text(self, field: int, value: Text) -> str:  # noqa: PLR0911  # one return per shape
+        pieces = [piece if piece is ONE else folded(piece) for piece in value.pieces]
+        texts = [piece for piece in pieces if piece]
+        shape = tuple("?" if piece is ONE else "*" if piece == ANY else "x" for piece in pieces)
+        if shape == ():
+            return f"(d[{field}] == '')"
+        if shape == ("x",):
+            return f"(d[{field}] == {self._constant(texts[0])})"
+        if shape == ("*",):
+            return f"(d[{field}] is not None)"
+        if shape == ("*", "x", "*"):
+            return f"({self._constant(texts[0])} in (d[{field}] or ''))"
+        if shape == ("x", "*"):
+            return f"((d[{field}] or '').startswith({self._constant(texts[0])}))"
+        if shape == ("*", "x"):
+            return f"((d[{field}] or '').endswith({self._constant(texts[0])}))"
+        return f"(d[{field}] is not None and {self._constant(comparison(pieces))}(d[{field}]))"
+
+    def _field(self, leaf: FieldTest | IsNull | Exists) -> int:
+        number = self._fields.setdefault((leaf.field, *leaf.also), len(self._fields))
+        self.used.add(number)
+        return number
+
+    def _constant(self, value: object) -> str:
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def _stands_in_line(text: str) -> bool:
+    """True if no record holds the text without its line holding it as `_written`."""
+    return text.isascii() and text.isprintable() and not NUMERIC.issuperset(text)
+
+
+def _written(text: str) -> bytes:
+    """Text as JSON writes it."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
+
+
+def _affix(part: Condition) -> tuple[str, str] | None:
+    """`startswith` or `endswith` and the text, for the tests that are just that."""
+    if not isinstance(part, FieldTest) or not isinstance(part.value, Text) or part.value.cased:
+        return None
+    match part.value.pieces:
+        case ("", str() as text) if text:
+            return "endswith", folded(text)
+        case (str() as text, "") if text:
+            return "startswith", folded(text)
+    return None
+
+
+def _has_keyword(condition: Condition) -> bool:
+    if isinstance(condition, And | Or):
+        return any(map(_has_keyword, condition.parts))
+    if isinstance(condition, Not):
+        return _has_keyword(condition.part)
+    return isinstance(condition, Keyword)

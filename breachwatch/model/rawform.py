@@ -1,0 +1,52 @@
+"""How the lines of a format hold the values of their events: what a prefilter may look for in raw bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from breachwatch.model.event import LogSource
+
+Words = tuple[str, ...]
+"""At least one of these (lower case, ASCII) is in the line. Empty: nothing is promised."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawForm:
+    r"""What a parser promises about the raw line behind an event.
+
+    To promise less is always sound, to promise too much loses matches.
+
+    The promises hold for lines that match none of `dirty`, hold no NUL and are valid UTF-8 with no character that folds
+    into ASCII; all other lines are candidates for every rule.
+    """
+
+    name: str
+    escapes_json: bool = False
+    r"""Values stand as JSON strings: `"` as `\"`, `\` as `\\`; names are keys."""
+    exact: frozenset[str] = frozenset()
+    """Fields whose text is a run of the line's own characters (numbers: as decimal text)."""
+    decoded: frozenset[str] = frozenset()
+    """The same after URL decoding; see `escapes`."""
+    escapes: str = ""
+    """Regular expression: an escape in the line that may stand for an unreserved character of a decoded field."""
+    derived: frozenset[str] = frozenset()
+    """Fields that an event may have without any trace in the line."""
+    signs: Mapping[str, Mapping[str, Words]] = field(default_factory=dict)
+    """Fields with a closed set of values: for each value, the words of which the line has one."""
+    pairs: Mapping[tuple[str, str], Words] = field(default_factory=dict)
+    """event.action and event.outcome together promise more than each alone."""
+    sources: tuple[LogSource, ...] = ()
+    """Log sources of events of this format; empty: any."""
+    words_of: Callable[[LogSource], tuple[Words, ...] | None] = field(default=lambda _source: ())
+    """For the log source that a rule wants: sets of words, of each of which a line of such a source has one; None if
+    no line of this form is of such a source."""
+    digits_fold: bool = False
+    """Numbers are read with `\\d` and `int`, which take the digits of other scripts too: such a line is dirty."""
+    dirty: tuple[str, ...] = ()
+    """Regular expressions (ASCII, case ignored, over one line): such a line is a candidate for every rule."""
+
+    @property
+    def is_closed(self) -> bool:
+        """True if events have no other fields than the ones named here."""
+        return not self.escapes_json

@@ -1,0 +1,93 @@
+"""Making good for lines that nobody parsed, so that a parser's memory is what it would be had it read them all.
+
+Nearly always the last of the skipped lines says everything (its own time, its own message): only that one is read.
+Where it does not, more are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from breachwatch.model import Block, RawLine
+from breachwatch.parse.context import ParseContext, Parser
+from breachwatch.parse.memory import Saved
+from breachwatch.parse.rawform import may_tell_time
+
+STEPS = (1, 16)
+"""How many of the last lines are tried before all are read."""
+
+
+class _Needed(Exception):  # noqa: N818  # no error: it ends a try, and never leaves this module
+    """A line asked for what only earlier lines say."""
+
+
+@dataclass(slots=True)
+class Skipped:
+    """Bytes `start` to `stop` of a block, whole lines that the parser has not seen."""
+
+    parser: Parser
+    block: Block
+    context: ParseContext
+    start: int
+    stop: int
+    saved: Saved
+    """The parser's memory before `start`."""
+
+    def recall(self) -> None:
+        """Leave the parser's memory as if it had read the lines."""
+        memory = self.parser.memory
+        start = self.stop
+        for count in STEPS:
+            start = _lines_back(self.block.data, start, self.start, count)
+            if start <= self.start:
+                break
+            memory.forget(_unknown)
+            try:
+                self._read(start)
+            except _Needed:
+                continue
+            if memory.is_whole:
+                return
+        memory.restore(self.saved)
+        log_format = getattr(self.parser, "settled", None) or self.parser.format
+        if may_tell_time(log_format, self.block.data, self.start, self.stop):
+            self._read(self.start)
+
+    def _read(self, start: int) -> None:
+        for line in lines_of(self.block, start, self.stop):
+            self.parser.parse(line, self.context)
+
+
+def lines_of(block: Block, start: int, stop: int) -> Iterator[RawLine]:
+    """The lines of a part of a block, as `Block.lines` gives them."""
+    while start < stop:
+        end = block.data.find(b"\n", start, stop)
+        yield line_of(block, start, end + 1)
+        start = end + 1
+
+
+def line_of(block: Block, start: int, end: int) -> RawLine:
+    """The line of a block that begins at `start` and whose line feed is the byte before `end`."""
+    line = block.data[start : end - 1]
+    return RawLine(
+        source=block.source,
+        data=line.removesuffix(b"\r"),
+        offset=block.offset + start,
+        generation=block.generation,
+        length_bytes=len(line),
+    )
+
+
+def _lines_back(data: bytes, stop: int, least: int, count: int) -> int:
+    """Where the last `count` lines before `stop` begin, not before `least`."""
+    for _ in range(count):
+        if stop <= least:
+            return least
+        before = data.rfind(b"\n", least, stop - 1)
+        stop = before + 1 if before >= 0 else least
+    return stop
+
+
+def _unknown() -> None:
+    raise _Needed
