@@ -1,8 +1,9 @@
 """Regular expressions that a hostile line cannot make run for ever.
 
-Python's engine backtracks: a repetition costs the square of the input's length, repetitions inside or beside each other a
-power or an exponential of it. All of these run in RE2, whose time is linear; those that RE2 cannot express (look-around,
-references) are refused at load. The others run in Python's engine. Source: https://github.com/google/re2/wiki/Syntax.
+Python's engine backtracks: a repetition costs the square of the input's length, repetitions inside or beside each
+other a power or an exponential of it. All of these run in RE2, whose time is linear; those that RE2 cannot express
+(look-around, references) are refused at load. The others run in Python's engine.
+Source: https://github.com/google/re2/wiki/Syntax.
 """
 
 from __future__ import annotations
