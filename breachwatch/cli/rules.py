@@ -133,6 +133,7 @@ def explain(
 ) -> int:
     """Why each line of a file matches a rule or does not, condition by condition. Exit code 1 when none matches."""
     from breachwatch.app.rule_study import events_in, explained
+    from breachwatch.detect.reach import described
 
     matched = False
     for one in islice(explained(rules_for(config, folders), rule_id, events_in(paths, log_format)), limit):
@@ -146,7 +147,8 @@ def explain(
             continue
         click.echo(f"{'MATCH   ' if one.matches else 'no match'} {safe(one.event.raw, 160)}")
         if not one.source_fits:
-            click.echo("  - the event is not of the rule's log source")
+            given, wanted = described(one.event.logsource), described(one.rule.logsource)
+            click.echo(f"  - log source: the event is of {safe(given, 160)}; the rule asks for {safe(wanted, 160)}")
         for step in one.steps:
             found = f"   [{safe(step.found, 200)}]" if step.found else ""
             click.echo(f"  {'  ' * step.depth}{'+' if step.holds else '-'} {safe(step.text, 160)}{found}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
-from breachwatch.detect.reference import holds
+from breachwatch.detect.reference import holds, searched_texts
 from breachwatch.detect.rule import (
     And,
     Condition,
@@ -61,7 +61,7 @@ def _steps(condition: Condition, event: Event, depth: int) -> Iterator[Step]:
         yield Step(depth=depth, holds=answer, text="not")
         yield from _steps(condition.part, event, depth + 1)
     elif isinstance(condition, Keyword):
-        yield Step(depth=depth, holds=answer, text=f"keyword {condition.text}")
+        yield Step(depth=depth, holds=answer, text=f"keyword {condition.text}", found=_searched(condition, event))
     else:
         yield Step(
             depth=depth,
@@ -69,6 +69,15 @@ def _steps(condition: Condition, event: Event, depth: int) -> Iterator[Step]:
             text=_leaf_text(condition),
             found=_found(event, condition.field, condition.also),
         )
+
+
+def _searched(keyword: Keyword, event: Event) -> str:
+    """The text that holds the keyword, or where it was looked for in vain."""
+    texts = list(searched_texts(event))
+    holder = next((text for text in texts if keyword.test(text)), None)
+    if holder is not None:
+        return f"in {_shown(holder)}"
+    return "not in the line" if len(texts) == 1 else f"in none of {len(texts)} values"
 
 
 def _leaf_text(leaf: FieldTest | IsNull | Exists | FieldReference | TimePart) -> str:

@@ -1,9 +1,9 @@
 """Regular expressions that a hostile line cannot make run for ever.
 
-Python's engine backtracks: repetitions inside or beside each other cost a power, or an exponential, of the input's
-length. Such expressions run in RE2, whose time is linear; those that RE2 cannot express (look-around, references) are
-refused. With one unbounded repetition the cost is the square of the length: these run in RE2 too or, where it cannot
-express them, in Python's engine on a shorter text. All others run in Python's engine. Source: https://github.com/google/re2/wiki/Syntax.
+Python's engine backtracks: a repetition costs the square of the input's length, repetitions inside or beside each
+other a power or an exponential of it. All of these run in RE2, whose time is linear; those that RE2 cannot express
+(look-around, references) are refused at load. The others run in Python's engine.
+Source: https://github.com/google/re2/wiki/Syntax.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ MAX_GATE = 8
 WORTH_RE2 = 256
 """From so many ways on RE2 is tried first."""
 
-REPEATS = {sre.MAX_REPEAT, sre.MIN_REPEAT}
+REPEATS = {sre.MAX_REPEAT, sre.MIN_REPEAT, sre.POSSESSIVE_REPEAT}
 SINGLE = {sre.LITERAL, sre.NOT_LITERAL, sre.IN, sre.ANY}
 COSTLY = 1_000
 
@@ -59,6 +59,9 @@ CLASSES = {
 CODE_POINT = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})", re.ASCII)
 """A character by its number, which RE2 writes as \\x{...}."""
 
+SET = re.compile(r"\[(?P<not>\^?)(?P<items>\]?(?:\\.|[^\]\\])*)\]", re.DOTALL)
+SET_ITEM = re.compile(r"\\u[0-9a-fA-F]{4}|\\U[0-9a-fA-F]{8}|\\.|[^\\]", re.ASCII | re.DOTALL)
+
 SCOPED_MULTILINE = re.compile(r"\(\?[a-zA-Z]*-?[a-zA-Z]*m[a-zA-Z]*:", re.ASCII)
 
 MAX_CHOICES = 8
@@ -70,8 +73,9 @@ def refuse_costly_regex(pattern: str, flags: int) -> None:
     if len(pattern) > MAX_PATTERN:
         raise RuleError(f"regular expression is longer than {MAX_PATTERN} characters", hint="split the rule")
     try:
-        if is_costly(pattern, flags):
-            linear_search(pattern, flags)
+        tree = _parsed(pattern, flags)
+        if _degree(tree) or _ways(tree) > WORTH_RE2:
+            linear_search(pattern, flags)  # Python's engine would see the start of a long value only, in silence
         else:
             _compiled(pattern, flags)
     except (re.error, RecursionError, OverflowError) as error:
@@ -185,7 +189,7 @@ def _compiled(pattern: str, flags: int) -> re.Pattern[str]:
 
 def _translated(pattern: str, flags: int) -> Iterator[str]:
     """The expression in RE2's words: Unicode classes, and `$` that also stands before a last line break."""
-    position, inside = 0, False
+    position = 0
     multiline = bool(_flags(pattern, flags) & re.MULTILINE)
     while position < len(pattern):
         char = pattern[position]
@@ -195,24 +199,46 @@ def _translated(pattern: str, flags: int) -> Iterator[str]:
                 yield rf"\x{{{found[1] or found[2]}}}"
                 position = found.end()
                 continue
-            yield _escape(pair, inside=inside)
+            yield _escape(pair)
             position += 2
             continue
-        if inside:
-            inside = char != "]"
-        elif char == "[":
-            inside = True
-            head = re.match(r"\[\^?\]?", pattern[position:])
-            assert head is not None
-            yield head[0].replace("]", r"\]")
-            position += len(head[0])
+        if char == "[":
+            found = SET.match(pattern, position)
+            assert found is not None
+            yield _set(found["items"], is_negated=bool(found["not"]))
+            position = found.end()
             continue
-        elif char == "$" and not multiline:
+        if char == "$" and not multiline:
             char = r"(?:\n?\z)"
         elif pattern.startswith("{,", position):
             char = "{0"  # RE2 takes {,5} for plain text
-        yield r"\[" if inside and char == "[" else char
+        yield char
         position += 1
+
+
+def _set(items: str, *, is_negated: bool) -> str:
+    r"""A set in RE2's words. What it has no word for inside a set, `\W` and `\S` of Unicode, stands beside it."""
+    plain, beside = "", []
+    for found in SET_ITEM.finditer(items):
+        item = found[0]
+        letter = item[1:]
+        if (code := CODE_POINT.fullmatch(item)) is not None:
+            plain += rf"\x{{{code[1] or code[2]}}}"
+        elif item in {r"\W", r"\S"}:
+            beside.append(f"[^{CLASSES[letter.lower()]}]")
+        elif item == r"\D":
+            plain += r"\P{Nd}"
+        elif item == r"\b":
+            plain += r"\x08"
+        elif letter in CLASSES:
+            plain += CLASSES[letter]
+        else:
+            plain += item if letter.isalnum() or item == "-" else re.escape(letter or item)
+    if not beside:
+        return f"[{'^' if is_negated else ''}{plain}]"
+    if is_negated:
+        raise RuleError(r"RE2 has no \W and \S of Unicode inside a negated set", hint=r"write what the set may hold")
+    return f"(?:{'|'.join([*([f'[{plain}]'] if plain else []), *beside])})"
 
 
 def _flags(pattern: str, flags: int) -> int:
@@ -224,15 +250,11 @@ def _flags(pattern: str, flags: int) -> int:
         return int(parser.parse(pattern, flags).state.flags)
 
 
-def _escape(pair: str, *, inside: bool) -> str:
+def _escape(pair: str) -> str:
     letter = pair[1]
-    if inside and letter in "WDS":
-        raise RuleError(rf"RE2 has no \{letter} of Unicode inside a set", hint=f"write (?:[...]|\\{letter}) instead")
-    if inside and letter == "b":
-        return r"\x08"
     if letter in CLASSES:
-        return CLASSES[letter] if inside else f"[{CLASSES[letter]}]"
-    if letter.lower() in CLASSES and not inside:
+        return f"[{CLASSES[letter]}]"
+    if letter.lower() in CLASSES:
         return f"[^{CLASSES[letter.lower()]}]"
     if letter == "Z":
         return r"\z"
@@ -307,7 +329,7 @@ def _is_variable(body: Any) -> bool:
     return False
 
 
-def _children(operation: Any, argument: Any) -> list[Any]:  # noqa: PLR0911  # one return per kind
+def _children(operation: Any, argument: Any) -> list[Any]:
     if operation is sre.SUBPATTERN:
         return [argument[-1]]
     if operation is sre.BRANCH:
@@ -318,6 +340,4 @@ def _children(operation: Any, argument: Any) -> list[Any]:  # noqa: PLR0911  # o
         return [part for part in argument[1:] if part]
     if operation is sre.ATOMIC_GROUP:
         return [argument]
-    if operation is sre.POSSESSIVE_REPEAT:
-        return [argument[2]]
     return []

@@ -72,6 +72,17 @@ def test_explain_says_why_line_by_line(folder):
     assert code == 1
 
 
+def test_explain_shows_the_text_that_holds_a_keyword_and_both_log_sources(folder):
+    rule = rule_text("s:\n  - evil\n  - good\ncondition: s").replace("product: linux", "category: proxy")
+    (folder / "rules" / "one.yml").write_text(rule)
+    (folder / "auth.log").write_text("Jan  5 08:00:00 web01 sshd[1]: some evil thing\n")
+    code, out = run(folder, "rules", "explain", RULE_ID, "auth.log", "--rules", "rules", "--format", "syslog")
+    assert "the event is of product linux, service sshd; the rule asks for category proxy" in out
+    assert "+ keyword evil   [in 'Jan  5 08:00:00 web01 sshd[1]: some evil thing']" in out
+    assert "- keyword good   [not in the line]" in out
+    assert code == 1
+
+
 def test_verify_compares_on_events_and_refuses_to_compare_on_none(folder):
     arguments = ("rules", "verify", "--rules", "rules", "--format", "json", "--any-logsource", "--json")
     code, out = run(folder, *arguments, "events.jsonl")

@@ -67,6 +67,7 @@ def test_the_linear_engine_answers_as_pythons(pattern, flags, text):
 
 ATOMS = [
     *["a", "K", "s", ".", r"\.", "[a-k]", "[^a]", "[]x]", "[^]x]", r"[\w-]", r"[^\s;]", r"[\d_]", "[[a]", r"[\b]"],
+    *[r"[\s\S]", r"[\W_]", r"[\Sa ]", r"[^\D1]", r"[\x41-\x43\]]", r"[\u0041;-]", "[=-]", "[-=/]", r"[\-\\]"],
     *[r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", "^", "$", r"\A", r"\Z", r"\b", r"\B", r"\x41", r"\u0041", r"\t"],
     *[r"\n", "é", "(?:)", "-", "{", r"\\", "/", " ", "="],
 ]
@@ -111,7 +112,13 @@ def test_both_engines_answer_alike_on_generated_expressions(pattern, flags, text
         assert linear(text + beyond) is (python.search(text + beyond) is not None)
 
 
-@pytest.mark.parametrize("pattern", [r"(?m:^a+)+$", r"([\W]+x+)+", r"(?=a)(a+)+", r"((a+)+)\1"])
+@pytest.mark.parametrize("pattern", [r"a++b", r"[^\W_]+", r"(?#note)a+", r"a{1001,}"])
+def test_an_expression_that_would_see_the_start_of_a_long_value_only_is_refused_aloud(pattern):
+    with pytest.raises(RuleError):
+        refuse_costly_regex(pattern, 0)
+
+
+@pytest.mark.parametrize("pattern", [r"(?m:^a+)+$", r"([^\W_]+x+)+", r"(?=a)(a+)+", r"((a+)+)\1"])
 def test_what_would_mean_something_else_in_the_linear_engine_is_not_handed_to_it(pattern):
     with pytest.raises(RuleError):
         linear_search(pattern, 0)
