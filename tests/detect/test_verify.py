@@ -7,15 +7,17 @@ import gzip
 import json
 import os
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.app.rule_study import Difference, Verification
 from breachwatch.app.rules import rules_in
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet, load_rules
+from breachwatch.detect.load import RuleSet, RuleText, load_rules
 from breachwatch.model import Block, Event, Match
 from tests.detect.sigma import sigmahq
 
@@ -105,3 +107,34 @@ def test_a_difference_is_told_with_what_was_missed_and_invented(monkeypatch):
     _, (difference,) = verified(rules, {"x": line}, "syslog", any_logsource=False)
     assert difference.missed
     assert not difference.invented
+
+
+AUDIT = (
+    b"type=SYSCALL msg=audit(1783414661.350:487): arch=c000003e syscall=59 success=yes exit=0 a0=1 a1=2 a2=3 a3=4 items=2"
+    b' ppid=1 pid=2 auid=0 uid=0 gid=0 euid=0 comm="sh" exe="/bin/sh" key=(null)\n',
+    b'type=EXECVE msg=audit(1783414661.350:487): argc=2 a0="/usr/bin/shred" a1="/var/log/auth.log"\n',
+    b"type=PROCTITLE msg=audit(1783414661.350:487): proctitle=2F7573722F62696E2F7368726564\n",
+)
+SHRED = """
+title: Log shredded
+id: 11111111-2222-4333-8444-000000000077
+level: high
+logsource: {product: linux, service: auditd}
+detection:
+  run: {process.command_line|contains|all: [shred, /var/log]}
+  condition: run
+"""
+
+
+@pytest.mark.parametrize("log_format", ["auto", "auditd"])
+def test_audit_records_are_put_together_whatever_lies_between_them(log_format):
+    quiet = b"Dec 10 06:55:46 web01 cron[7]: nothing to see\n"
+    rules = load_rules([RuleText("shred.yml", SHRED)])
+    data = quiet * 50 + quiet.join(AUDIT) + quiet * 50
+    work, differences = verified(rules, {"/var/log/messages": data}, log_format, any_logsource=False)
+    assert differences == []
+    pipeline = Pipeline(host="web01", detector=Detector(rules), now=lambda: datetime(2026, 7, 7, 12, tzinfo=UTC))
+    block = Block(source="/var/log/messages", data=data, generation="g")
+    found = [match for _, made in pipeline.matches(block, SourceFormat(format=log_format)) for match in made]
+    assert [match.rule.title for match in found] == ["Log shredded"]
+    assert work.events > 100
