@@ -183,6 +183,7 @@ def test_evasion_28_an_edited_baseline_is_told_at_start(watch: Watch, root: Path
     host.expect(root / "a", "modified", channel="event")
     host.settle()
     host.stop()
+    (root / "planted").write_text("what the edit is to hide")  # else what is learned again may be what was signed
     edit(host.state / "agent.db", statement)
     host.start()
     assert host.expect_gap("baseline_tampered").detail
