@@ -35,11 +35,11 @@ from pathlib import Path
 from breachwatch.app.agent import COMMIT_S
 from breachwatch.app.baseline import open_baseline
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.integrity import IntegritySettings, open_integrity
+from breachwatch.app.integrity import open_integrity
 from breachwatch.app.state import prepare_state
 from breachwatch.model import FileChange
 from breachwatch.store.agent import SqliteAgentStore
-from breachwatch.watch.integrity import Integrity
+from breachwatch.watch.integrity import Integrity, Options
 
 AIDE = """
 database_in=file:{folder}/aide.db
@@ -73,10 +73,10 @@ for number in range(count):
 # -- what is measured, each in a process of its own -------------------------------------------------------------------
 
 
-def settings(root: Path, rolling_hash: str = "sha256") -> IntegritySettings:
-    return IntegritySettings(
+def settings(root: Path, rolling_hash: str = "sha256") -> Options:
+    return Options(
         paths=(str(root),), sweep_s=1e9, full_s=1e9, cpu_share=1.0, bytes_per_s=1 << 40, setuid_s=0.0, processes=False,
-        own_files=False, rolling_hash=rolling_hash,
+        rolling_hash=rolling_hash,
     )  # fmt: skip
 
 

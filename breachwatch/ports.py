@@ -17,7 +17,6 @@ from breachwatch.model import (
     Campaign,
     CampaignState,
     Channel,
-    Checkpoint,
     Delivery,
     DeliveryResult,
     DeliveryState,
@@ -57,39 +56,6 @@ class SignalStore(Protocol):
 
     def append_signals(self, signals: Iterable[Signal]) -> int:
         """Store signals whose id is new, durably; returns how many were new. Raises: StoreError."""
-        ...
-
-
-class AgentStore(SignalStore, Protocol):
-    """What an agent keeps on disk. One agent owns it."""
-
-    def checkpoints(self) -> Mapping[str, Checkpoint]:
-        """By checkpoint key (source path plus file identity, or `journal`)."""
-        ...
-
-    def correlation_state(self) -> bytes | None:
-        """The detector's last snapshot, or None on a first start."""
-        ...
-
-    def commit(
-        self,
-        *,
-        signals: Sequence[Signal],
-        checkpoints: Sequence[Checkpoint],
-        forgotten: Sequence[str] = (),
-        correlation_state: bytes | None = None,
-        baseline: BaselineUpdate | None = None,
-        sealer: BaselineSealer | None = None,
-    ) -> None:
-        """All or nothing, durable on return (synchronous=FULL). Raises: StoreError."""
-        ...
-
-    def directory_row(self, path: bytes) -> DirectoryRow | None:
-        """What is known of one directory's entries."""
-        ...
-
-    def directory_rows(self, *, under: bytes, after: bytes | None, limit: int) -> Sequence[DirectoryRow]:
-        """Known directories of a subtree in byte order."""
         ...
 
 

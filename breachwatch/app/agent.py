@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.integrity import IntegritySettings, open_integrity
+from breachwatch.app.integrity import open_integrity
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
@@ -33,7 +33,7 @@ from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import Claims, LogFiles, LogSpec
 from breachwatch.watch.framing import Framing
-from breachwatch.watch.integrity import Integrity
+from breachwatch.watch.integrity import Integrity, Options
 from breachwatch.watch.journal import Journal
 from breachwatch.watch.names import folders
 from breachwatch.watch.source import Progress, Source
@@ -100,10 +100,9 @@ class AgentSettings:
     journal: bool = False
     journal_units: tuple[str, ...] = ()
     syslog: tuple[SyslogSettings, ...] = ()
-    integrity: IntegritySettings | None = None
+    integrity: Options | None = None
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
-    retention_days: int = 90
     without_network: bool = False
 
 

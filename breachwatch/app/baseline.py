@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.integrity import IntegritySettings, open_packages, open_sealer, options_of
+from breachwatch.app.integrity import open_packages, open_sealer
 from breachwatch.app.pipeline import daemon_signal
 from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
@@ -17,7 +17,7 @@ from breachwatch.errors import StoreError, UsageError, VerificationError
 from breachwatch.model import Deviation, FileChange, Gap
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.integrity.comparison import Comparison
-from breachwatch.watch.integrity.examiner import Examiner
+from breachwatch.watch.integrity.examiner import Examiner, Options
 from breachwatch.watch.integrity.guard import Guard
 from breachwatch.watch.integrity.scope import count_folders
 from breachwatch.watch.integrity.seal import Sealer
@@ -40,7 +40,6 @@ class Found:
 class Baseline:
     """The stored baseline of this host with what it takes to compare and change it."""
 
-    settings: IntegritySettings
     layout: StateLayout
     host: str
     store: SqliteAgentStore
@@ -183,16 +182,14 @@ class Baseline:
 
 
 @contextmanager
-def open_baseline(
-    settings: IntegritySettings, state_directory: Path, *, host: str, owner: bool = False
-) -> Iterator[Baseline]:
+def open_baseline(options: Options, state_directory: Path, *, host: str, owner: bool = False) -> Iterator[Baseline]:
     """The baseline of this installation. `owner`: nobody else may use it meanwhile. Raises: StoreError, LockedError."""
     layout, clock = prepare_state(state_directory), SystemClock()
     store = SqliteAgentStore(layout.agent_db, owner=owner)
     try:
-        examiner = Examiner(options_of(settings), store, clock, packages=open_packages(clock))
+        examiner = Examiner(options, store, clock, packages=open_packages(clock))
         yield Baseline(
-            settings=settings, layout=layout, host=host, store=store, sealer=open_sealer(layout, clock),
+            layout=layout, host=host, store=store, sealer=open_sealer(layout, clock),
             examiner=examiner,
         )  # fmt: skip
     finally:

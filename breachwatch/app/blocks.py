@@ -74,23 +74,25 @@ class BlockReader:
                     self._compare(placed, sampled[candidate.start], programs, line)
                     yield placed, self.detector.feed(placed)
                     continue
-                judged = verdict
-                if judged is None:
-                    # a dirty line may be of a source that lines of this form never are (JSON among syslog)
-                    source = placed.logsource
-                    among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
-                    judged = self.selector.judge.satisfied(among, placed) if among else ()
+                judged = self._judged(rules, placed) if verdict is None else verdict
                 yield placed, self.detector.feed(placed, judged, judged=True)
         skip.until(len(block.data))
         skip.settle()
 
+    def _judged(self, rules: tuple[int, ...] | None, event: Event) -> Sequence[int]:
+        """Those of the candidate rules that the event satisfies, of its own log source alone; None: of all rules."""
+        # a dirty line may be of a source that lines of this form never are (JSON among syslog)
+        source = event.logsource
+        among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
+        return self.selector.judge.satisfied(among, event) if among else ()
+
     def _compare(self, event: Event, before: Candidate | None, programs: Programs | None, line: RawLine) -> None:
         if before is not None and before.rules is None:
             return
-        among = () if before is None else before.rules or ()
-        verdict: Sequence[int] | None = programs.judged(among, line.data) if programs is not None and among else None
+        rules = () if before is None else before.rules or ()
+        verdict: Sequence[int] | None = programs.judged(rules, line.data) if programs is not None and rules else None
         if verdict is None:
-            verdict = self.selector.judge.satisfied(among, event)
+            verdict = self._judged(rules, event)
         self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
 
 

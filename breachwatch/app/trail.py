@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from breachwatch.app.state import StateLayout
-from breachwatch.audit.export import export_log, verify_export
+from breachwatch.audit.export import export_log
 from breachwatch.audit.keys import VKEY_FILE
 from breachwatch.audit.note import Verifier, load_verifier
 from breachwatch.audit.proof import build_receipt
@@ -23,11 +23,6 @@ def verify_trail(settings: Settings, known: bytes | None) -> dict[str, object]:
     """Recompute the trail of this installation. Raises: VerificationError, AuditError, StoreError."""
     with _trail(settings) as (tiles, verifier):
         return _said(verify_log(tiles, verifier, known=known))
-
-
-def verify_exported(folder: Path, vkey: str, known: bytes | None) -> dict[str, object]:
-    """Recompute an export with a key that the checker brings. Raises: VerificationError."""
-    return _said(verify_export(folder, load_verifier(vkey), known=known))
 
 
 def receipt(settings: Settings, index: int) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from breachwatch.app.agent import AgentSettings, LogSettings, SyslogSettings
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.integrity import IntegritySettings
+from breachwatch.app.integrity import watched_paths
 from breachwatch.app.operate import Actor, Operations
 from breachwatch.app.state import StateLayout, prepare_state
 from breachwatch.app.wake import poke
@@ -23,6 +23,7 @@ from breachwatch.errors import ApprovalError
 from breachwatch.store.database import open_database, sqlite_url
 from breachwatch.store.hub import HubStore
 from breachwatch.store.migrate import migrate
+from breachwatch.watch.integrity import Options
 from breachwatch.watch.integrity.content import DEFAULT_DIFFS
 from breachwatch.watch.syslog import ListenSpec
 
@@ -47,16 +48,15 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         integrity=integrity_settings(settings) if integrity.enabled else None,
         rule_folders=tuple(str(folder) for folder in rule_folders(settings)),
         placeholders=settings.rules.placeholders,
-        retention_days=settings.state.signal_retention_days,
         without_network=without_network,
     )
 
 
-def integrity_settings(settings: Settings) -> IntegritySettings:
+def integrity_settings(settings: Settings) -> Options:
     """What file integrity needs, as plain values."""
     integrity = settings.watch.integrity
-    return IntegritySettings(
-        paths=tuple(str(path) for path in integrity.paths),
+    return Options(
+        paths=watched_paths([str(path) for path in integrity.paths], own_files=integrity.own_files),
         exclude=tuple(integrity.exclude),
         diffs=DEFAULT_DIFFS if integrity.diff is None else tuple(integrity.diff),
         sweep_s=integrity.sweep_interval_s,
@@ -67,7 +67,6 @@ def integrity_settings(settings: Settings) -> IntegritySettings:
         rolling_hash=integrity.rolling_hash,
         setuid_s=integrity.setuid_interval_s,
         processes=integrity.processes,
-        own_files=integrity.own_files,
         fanotify=integrity.fanotify,
     )
 

@@ -49,7 +49,10 @@ _checkpoint_decoder = msgspec.msgpack.Decoder(Checkpoint)
 
 
 class SqliteAgentStore:
-    """`ports.AgentStore` on one SQLite file. `owner=True` is the agent itself: only one may be."""
+    """`ports.SignalStore`, and all that an agent remembers, in one SQLite file.
+
+    `owner=True` is the agent itself: only one may be.
+    """
 
     def __init__(self, path: Path, *, owner: bool = False) -> None:
         self._path = path

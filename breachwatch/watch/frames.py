@@ -6,10 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-MAX_DIGITS = 9
-"""Of a length: no message has a gigabyte."""
-
-_COUNTED = re.compile(rb"([1-9]\d{0,8}) <")
+_COUNTED = re.compile(rb"([1-9]\d{0,8}) <")  # no message has a gigabyte
 _MAYBE_COUNTED = re.compile(rb"[1-9]\d{0,8} ?\Z")
 _BETWEEN = b"\r\n\0"
 """Ends that some senders put behind a counted message, and empty lines."""

@@ -117,11 +117,6 @@ class Guard:
         """All mounts as they are now."""
         return [] if self._file is None else list(self._mounts.values())
 
-    @property
-    def covered(self) -> list[bytes]:
-        """Directories that a mount hides now."""
-        return sorted({mount.point for mount in self._covering.values()})
-
     def check(self) -> list[Finding]:
         """What happened since the last call."""
         return [*self._check_mounts(), *self._check_roots(), *self._check_links()]

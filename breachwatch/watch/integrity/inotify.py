@@ -33,7 +33,6 @@ MASK = (
 )  # fmt: skip
 """Nothing that our own reading causes (open, access, close without write)."""
 
-SELF_GONE = IN_DELETE_SELF | IN_MOVE_SELF
 UNSETTLED = IN_MODIFY | IN_CREATE
 
 EVENT = struct.Struct("iIII")

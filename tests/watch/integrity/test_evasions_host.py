@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from breachwatch.app.integrity import IntegritySettings, options_of
+from breachwatch.app.integrity import watched_paths
 from breachwatch.watch.critical import classify, own_paths
 from tests.conftest import FakeClock
 from tests.watch.integrity.host import Host
@@ -244,7 +244,7 @@ def test_evasion_29_the_daemons_own_code_environment_and_configuration_are_watch
     assert str(package) in own_paths()
     if sys.prefix != sys.base_prefix:
         assert sys.prefix in own_paths()
-    watched = options_of(IntegritySettings(paths=("/srv/only-this",))).paths
+    watched = watched_paths(["/srv/only-this"], own_files=True)
     assert set(own_paths()) <= set(watched)
     assert classify(str(package / "app" / "agent.py"))[0] == "critical"
     assert classify("/etc/breachwatch/breachwatch.toml")[0] == "high"
