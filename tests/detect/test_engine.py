@@ -15,7 +15,7 @@ from breachwatch.detect import partial
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Plan, Scope
-from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Regex, Rule, Text
+from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Or, Regex, Rule, Text
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY
@@ -224,6 +224,13 @@ def test_every_character_of_a_value_may_be_escaped(library, text):
         pytest.param(contains("kill"), b' \t{"F" \t:\t "kill"}\r', id="white space"),
         pytest.param(contains("kill"), b'{"F":"x","F":"kill"}', id="repeated key"),
         pytest.param(Keyword(Text((ANY, 'say "hi"', ANY)), ""), b'{"F": broken say "hi"', id="keyword in a broken record"),
+        pytest.param(Keyword(Text((ANY, 'say "hi"', ANY)), ""), rb'{"F":"x say \"hi\" y"}', id="keyword with quotes"),
+        pytest.param(Keyword(Text((ANY, "15", ANY)), ""), rb'{"F":1.5e1}', id="keyword that a number is"),
+        pytest.param(Keyword(Text((ANY, "a\tb", ANY)), ""), rb'{"F":"a\tb"}', id="keyword with a tab"),
+        pytest.param(Or((FieldTest("F", Text((ANY, "zz")), ""), FieldTest("F", Text((ANY, "kill")), ""))), b'{"F":"xkill"}', id="one of several ends"),
+        pytest.param(Or((FieldTest("F", Text(("zz", ANY)), ""), FieldTest("F", Text(("kill", ANY)), ""))), b'{"F":"killx"}', id="one of several starts"),
+        pytest.param(FieldTest("F", Regex("an id", 0), ""), b'{"F":["x","an id"]}', id="expression on a list"),
+        pytest.param(FieldTest("F", Text((ANY, "Kill", ANY), cased=True), ""), b'{"F":["x",["Kill"]]}', id="case on a nested list"),
         pytest.param(contains('say "hi"', "message"), b'{"F": broken say "hi"', id="message of a broken record"),
         pytest.param(Keyword(Text((ANY, "kill", ANY)), ""), b"kill", id="no record at all"),
         pytest.param(Not(contains("kill")), b'{"G":1}', id="negation"),
