@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet, RuleText, load_rules
 from breachwatch.detect.reference import matches
+from breachwatch.model import Block
 from tests.detect.sigma import events_of, sigmahq
 
 AGAINST_THE_SPECIFICATION = {
@@ -60,6 +64,37 @@ def test_every_case_of_the_specification_is_answered_right(shared_data):
             wrong.append(case["name"])
     assert wrong == []
     assert len(cases) == 74
+
+
+def found_by_the_engine(rules: RuleSet, events: list[dict[str, Any]]) -> list[bool]:
+    """For each event whether the rule matches it, by the code behind `scan --format json --logsource any`."""
+    lines = [json.dumps(event).encode() + b"\n" for event in events]
+    detector = Detector(rules, any_logsource=True)
+    pipeline = Pipeline(host="h", detector=detector, now=lambda: datetime(2026, 1, 5, tzinfo=UTC))
+    assert pipeline.is_prefiltering
+    block = Block(source="x", data=b"".join(lines), generation="g")
+    matched = {
+        event.fields["log.offset"] for event, made in pipeline.matches(block, SourceFormat(format="json")) if made
+    }
+    return [start in matched for start in accumulate(map(len, lines[:-1]), initial=0)]
+
+
+@pytest.mark.parametrize("code_after", [1, 10**9], ids=["code over bytes", "code over events"])
+def test_the_engine_answers_pairs_and_specification_as_the_reference_does(shared_data, monkeypatch, code_after):
+    monkeypatch.setattr("breachwatch.detect.partial.WORTH_IT", code_after)
+    texts = {rule.ref.id: text for text in sigmahq(shared_data) for rule in load_rules([text]).rules}
+    pairs: dict[str, list[dict[str, Any]]] = {}
+    for pair in rows(shared_data / "sigma-linux" / "pairs.jsonl.gz"):
+        pairs.setdefault(pair["rule_id"], []).append(pair)
+    wrong = []
+    for rule_id, of_rule in pairs.items():
+        answers = found_by_the_engine(load_rules([texts[rule_id]]), [pair["event"] for pair in of_rule])
+        wrong += [pair for pair, answer in zip(of_rule, answers, strict=True) if answer is not pair["expect"]]
+    assert {pair["rule_id"] for pair in wrong} == AGAINST_THE_SPECIFICATION
+    assert len(wrong) == 22
+    for case in rows(shared_data / "sigma-linux" / "spec.jsonl.gz"):
+        rules = load_rules([RuleText("case.yml", case["rule"])])
+        assert found_by_the_engine(rules, case["events"]) == case["expect"], case["name"]
 
 
 def test_every_stream_makes_the_groups_fire_that_it_must(shared_data):
