@@ -22,9 +22,6 @@ from breachwatch.parse.skipping import line_of
 MAX_PEERS = 1_024
 """Senders whose last message is remembered: UDP senders may claim any address."""
 
-AUDIT = b"msg=audit("
-"""In a log of another format such lines belong to one another: none of them is skipped."""
-
 Seen = Block | RawLine | FileChange | Gap
 
 Origin = tuple[str, str]
@@ -115,10 +112,13 @@ class Pipeline:
         self._lines += 1
         key = how.format, _origin(seen)
         events = self._parser(key).parse(seen, self._context(how))
+        self._note_holding(key, how)
+        return _placed(events, how)
+
+    def _note_holding(self, key: Origin, how: SourceFormat) -> None:
         assembler = self._assemblers.get(key)
         if assembler is not None and assembler.is_holding:
             self._holding[key] = assembler, how
-        return _placed(events, how)
 
     def _parser(self, key: Origin) -> Parser:
         parser = self._parsers.get(key)
@@ -170,14 +170,15 @@ class Pipeline:
 
     def _block_matches(self, block: Block, how: SourceFormat) -> Iterator[Found]:
         """The same of a block, whose first lines may still have to tell the format."""
-        parser = self._parser((how.format, block.source))
-        is_mixed = how.format == "auto" and AUDIT in block.data
+        key = how.format, block.source
+        parser = self._parser(key)
         start = 0
         while start < len(block.data):
-            form = None if is_mixed else form_of(parser)
+            form = form_of(parser)
             if form is not None:
                 rest = block if start == 0 else block.after(start)
                 yield from self._reader.read(rest, parser, form, self._context(how), how.logsource)
+                self._note_holding(key, how)
                 return
             end = block.data.find(b"\n", start) + 1
             yield from self.matches(line_of(block, start, end), how)

@@ -168,8 +168,8 @@ TEXT = RawForm(
         LogSource("apache", "webserver", "error"),
     ),
     words_of=_program_words,
-    # what may be JSON, an empty line, and lines that stand for the line before them
-    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated"),
+    # what may be JSON, an empty line, lines that stand for the line before them, and parts of audit events
+    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated", r"msg=audit\("),
     digits_fold=True,
 )
 """Access and error logs, and what else is in their files."""
