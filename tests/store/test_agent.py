@@ -20,6 +20,7 @@ from breachwatch.errors import LockedError, StoreError
 from breachwatch.model import Event, Level, LogSource, Match, RuleRef, Signal, SignalKind
 from breachwatch.store.agent import APPLICATION_ID, MIGRATIONS, SqliteAgentStore
 from tests.conftest import ROOT
+from tests.store.together import all_end_well
 from tests.store.writer import AT, reached, said
 
 
@@ -83,21 +84,7 @@ SqliteAgentStore(Path(sys.argv[1])).close()
 
 
 def test_many_processes_that_meet_a_new_file_at_once_all_get_it(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", OPENER, str(tmp_path / "agent.db")]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         text=True)
-        for _ in range(6)
-    ]  # fmt: skip
-    for one in started:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
-    for one in started:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
-    ended = [one.communicate(timeout=60) for one in started]
-    assert [one.returncode for one in started] == [0] * len(started), ended
+    all_end_well(OPENER, str(tmp_path / "agent.db"), count=6)
 
 
 def database(file: Path, *statements: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +18,7 @@ from breachwatch.errors import StoreError
 from breachwatch.store import migrate as migration
 from breachwatch.store.database import metadata, open_database, sqlite_url
 from breachwatch.store.migrate import HEAD, migrate
-from tests.conftest import ROOT
+from tests.store.together import all_end_well
 
 SECRET = "never-shown"
 
@@ -121,21 +119,7 @@ engine.dispose()
 
 
 def test_many_processes_that_start_at_once_all_find_it_done(place: Place) -> None:
-    command = [sys.executable, "-c", STARTER, place.url]
-    started = [
-        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                         text=True)
-        for _ in range(4)
-    ]  # fmt: skip
-    for one in started:
-        assert one.stdout is not None
-        assert one.stdout.readline() == "ready\n"
-    for one in started:
-        assert one.stdin is not None
-        one.stdin.write("\n")
-        one.stdin.flush()
-    ended = [one.communicate(timeout=60) for one in started]
-    assert [one.returncode for one in started] == [0] * len(started), ended
+    all_end_well(STARTER, place.url, count=4)
     engine = place.open()
     assert revision(engine) == [HEAD]
     assert set(shape(engine)) == set(metadata.tables)
