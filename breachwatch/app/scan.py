@@ -10,6 +10,8 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
@@ -19,10 +21,11 @@ from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Block, Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.model import Block, Event, Gap, Incident, LogSource, Match, RawLine
 from breachwatch.watch.archive import read_pieces
 
 JsonObject = dict[str, object]
+"""What JSON can say; lists may be tuples."""
 
 _ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
 
@@ -67,6 +70,8 @@ class Scan:
     rules: RuleSet
     options: ScanOptions
     totals: ScanTotals = field(default_factory=ScanTotals)
+    pause: Callable[[], None] = lambda: None
+    """Called before more input is waited for: what was told so far should be on its way."""
     _book: IncidentBook = field(default_factory=IncidentBook)
     _selector: Selector | None = None
 
@@ -103,6 +108,7 @@ class Scan:
             before = pipeline.lines
             yield from self._told(pipeline.matches(seen, how))
             self._count(seen, pipeline.lines - before)
+            self.pause()
         yield from self._told(pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events
         self.totals.candidates += pipeline.candidates
@@ -187,23 +193,13 @@ def _reference(item: Path | BinaryIO) -> Callable[[], datetime]:
 
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def plain(value: FieldValue) -> object:
-    """Field values as JSON-ready lists and dictionaries."""
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    assert not isinstance(value, str)
-    return {key: plain(item) for key, item in value.items()} if hasattr(value, "items") else list(value)
+    text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
+    return text
 
 
 def event_object(event: Event) -> JsonObject:
     """An event in flat ECS names."""
-    fields = {name: plain(value) for name, value in event.fields.items()}
-    return {"@timestamp": iso(event.at_utc), **fields} if "@timestamp" not in fields else fields
+    return {"@timestamp": iso(event.at_utc), **event.fields} if "@timestamp" not in event.fields else {**event.fields}
 
 
 def match_object(match: Match) -> JsonObject:
@@ -215,7 +211,7 @@ def match_object(match: Match) -> JsonObject:
         "rule.title": match.rule.title,
         "rule.level": str(match.rule.level),
         "rule.author": match.rule.author,
-        "tags": list(match.rule.tags),
+        "tags": match.rule.tags,
         "event": event_object(match.event),
     }
     if match.window is not None:
@@ -227,7 +223,7 @@ def match_object(match: Match) -> JsonObject:
 
 def incident_object(incident: Incident) -> JsonObject:
     """The `incident` line of the contract."""
-    entities = {name: list(incident.entities.get(name, ())) for name in ENTITY_FIELDS}
+    entities = {name: incident.entities.get(name, ()) for name in ENTITY_FIELDS}
     return {
         "kind": "incident",
         "id": incident.id,
@@ -237,7 +233,7 @@ def incident_object(incident: Incident) -> JsonObject:
         "first_seen": iso(incident.first_seen),
         "last_seen": iso(incident.last_seen),
         "count": incident.count,
-        "rules": list(incident.rules),
+        "rules": incident.rules,
         "entities": entities,
     }
 
