@@ -7,7 +7,7 @@ in place. Both find the same incidents: they grow by the same code, and a test c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from hashlib import blake2b
 
@@ -49,11 +49,11 @@ Keys = tuple[tuple[str, str], ...]
 def match_keys(match: Match) -> Keys:
     """The (field, value) pairs by which `match` may join an incident, bounded, in the order the rule names them."""
     keys: dict[tuple[str, str], None] = {}
-    fields, group = match.event.fields, match.group
+    known, group = match.event.fields, match.group
     for name in match.rule.group_by:
         value: FieldValue = group.get(name) if group else None
         if value is None:
-            value = fields.get(name)
+            value = known.get(name)
         if isinstance(value, str):
             if value:
                 keys[name, bounded(value)] = None
@@ -92,6 +92,13 @@ def absorb(incident: Incident, match: Match) -> Incident:
     growing = _Growing.of(incident)
     growing.absorb(match, match_keys(match), *_span(match))
     return growing.onto(incident)
+
+
+_NO_ENTITIES: dict[str, tuple[str, ...]] = dict.fromkeys(ENTITY_FIELDS, ())
+_new = object.__new__
+_SLOTS = tuple(Incident.__dict__[item.name].__set__ for item in fields(Incident))
+_LATER = tuple(item.default for item in fields(Incident)[11:])
+"""What only people change."""
 
 
 class _Growing:
@@ -157,16 +164,15 @@ class _Growing:
         self._note_entities(match)
 
     def _note_entities(self, match: Match) -> None:
-        fields, group = match.event.fields, match.group
+        known, group, entities = match.event.fields, match.group, self.entities
         for name in ENTITY_FIELDS:
-            value = fields.get(name)
-            if value is not None:
-                known = self.entities.get(name)
+            if name in known:
+                value = known[name]
                 # what equals a bounded text is bounded itself
-                if known is None or not (isinstance(value, str) and value in known):
+                if not (name in entities and isinstance(value, str) and value in entities[name]):
                     self._note_values(name, value)
-            if group and (value := group.get(name)) is not None:
-                self._note_values(name, value)
+            if group and name in group:
+                self._note_values(name, group[name])
 
     def _note_values(self, name: str, value: FieldValue) -> None:
         known = self.entities.setdefault(name, {})
@@ -175,19 +181,13 @@ class _Growing:
                 known[text if len(known) < MAX_ENTITY_VALUES else OVERFLOW] = None
 
     def incident(self) -> Incident:
-        """The incident as it is now, open."""
-        return Incident(
-            id=self.id,
-            title=self.title,
-            severity=self.severity,
-            opened_at=self.opened_at,
-            first_seen=self.first,
-            last_seen=self.last,
-            count=self.count,
-            rules=tuple(self.rules),
-            keys=frozenset(self.keys),
-            entities=self._entities(),
-        )
+        """The incident as it is now, open. Made through its slots: a scan may open one for every match."""
+        made: Incident = _new(Incident)
+        told = (self.id, self.title, self.severity, IncidentState.OPEN, self.opened_at, self.first, self.last,
+                self.count, tuple(self.rules), frozenset(self.keys), self._entities(), *_LATER)  # fmt: skip
+        for put, value in zip(_SLOTS, told, strict=True):
+            put(made, value)
+        return made
 
     def onto(self, incident: Incident) -> Incident:
         """The incident with what a match may change of it as it is now."""
@@ -204,7 +204,11 @@ class _Growing:
         )
 
     def _entities(self) -> dict[str, tuple[str, ...]]:
-        return {name: tuple(self.entities.get(name, ())) for name in ENTITY_FIELDS}
+        found = _NO_ENTITIES.copy()
+        for name, values in self.entities.items():
+            if name in found:
+                found[name] = tuple(values)
+        return found
 
 
 class IncidentBook:
@@ -236,8 +240,8 @@ class IncidentBook:
 
     def incidents(self) -> list[Incident]:
         """All, by time of their first event."""
-        incidents = [growing.incident() for growing in self._incidents.values()]
-        return sorted(incidents, key=lambda incident: (incident.first_seen, incident.id))
+        ordered = sorted(self._incidents.values(), key=lambda growing: (growing.first, growing.id))
+        return [growing.incident() for growing in ordered]
 
     def _joined(self, keys: Keys, first: datetime, last: datetime, within_s: float) -> _Growing | None:
         """What `place` says: all of a key are candidates of it, and none is ever closed."""
