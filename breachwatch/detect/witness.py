@@ -76,16 +76,13 @@ def literal(text: str) -> Pattern:
 class Extractor:
     """Witnesses of rules for lines of one form. `cost` decides between choices that are all sound."""
 
-    def __init__(self, form: RawForm, cost: Cost = prior, *, anchored: frozenset[int] = frozenset()) -> None:
+    def __init__(self, form: RawForm, cost: Cost = prior) -> None:
         self._form = form
         self._cost = cost
-        self._anchored = anchored
         self._escapes = Pattern(is_regex=True, data=form.escapes.encode("ascii"))
-        self._anchor = False
 
-    def of_rule(self, index: int, rule: Rule, *, routed: bool) -> Witness | None:
+    def of_rule(self, rule: Rule, *, routed: bool) -> Witness | None:
         """The witness of a rule, from its condition or (where events are `routed` by their log source) from that."""
-        self._anchor = index in self._anchored
         options = [found for found in (self.witness(rule.condition, negated=False),) if found is not None]
         if routed:
             words = self._form.words_of(rule.logsource)
@@ -144,6 +141,16 @@ class Extractor:
             return self._presence((leaf.field, *leaf.also))
         assert isinstance(leaf, FieldTest)
         return self._field(leaf)
+
+    def presence(self, leaf: Condition) -> Options:
+        """The witnesses of a leaf that say only that its field is there."""
+        if isinstance(leaf, FieldTest | FieldReference | TimePart):
+            return self._presence((leaf.field, *leaf.also))
+        return []
+
+    def is_in_string(self, leaf: Condition) -> bool:
+        """True if the leaf's literals stand in strings of JSON records, and nowhere else."""
+        return self._form.escapes_json and isinstance(leaf, FieldTest) and "message" not in (leaf.field, *leaf.also)
 
     def _presence(self, names: Sequence[str]) -> Options:
         """The field is there under one of its names."""
@@ -232,12 +239,7 @@ class Extractor:
     def _json(self, names: Sequence[str], leaf: FieldTest) -> Options:
         if any(name in self._form.derived for name in names):
             return []
-        presence = self._presence(names)
-        options = self._json_texts(leaf.value, anywhere="message" in names)
-        if self._anchor and presence:
-            keys = [re.escape(name.rpartition(".")[2].lower().encode("ascii")) + b'"' for name in names]
-            options = [*options, *(_anchored(keys, option) for option in options)]
-        return [*options, *presence]
+        return [*self._json_texts(leaf.value, anywhere="message" in names), *self._presence(names)]
 
     def _json_texts(self, value: Value, *, anywhere: bool) -> Options:
         """Witnesses of a value in a JSON record; `anywhere`: also in a line that is no record and escapes nothing."""
@@ -347,18 +349,3 @@ def _escaped(text: str, *, anywhere: bool) -> frozenset[Pattern]:
     if not anywhere or inner == text:
         return frozenset({literal(inner)})
     return frozenset({literal(inner), literal(text)})
-
-
-def _anchored(keys: Sequence[bytes], option: Witness) -> Witness:
-    """The same literals right behind their key: fewer hits, a dearer pattern. Lists and objects stay candidates."""
-    patterns: set[Pattern] = set()
-    for pattern in option:
-        if pattern.is_regex:
-            patterns.add(pattern)
-            continue
-        data = pattern.data
-        begins = data.startswith(b'"') and not data.startswith(b'"\\')
-        body = re.escape(data)
-        value = body if begins else rb'"?(?:[^"\\\n]|\\.)*' + body
-        patterns.update(Pattern(is_regex=True, data=key + rb"\s*:\s*(?:" + value + rb"|[\[{])") for key in keys)
-    return frozenset(patterns)

@@ -168,8 +168,9 @@ TEXT = RawForm(
         LogSource("apache", "webserver", "error"),
     ),
     words_of=_program_words,
-    # what may be JSON, an empty line, lines that stand for the line before them, and parts of audit events
-    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated", r"msg=audit\("),
+    # what may be JSON; empty lines, lines that stand for the line before them, and parts of audit events
+    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{",),
+    dirty_words=("\n\n", "\n\r", "repeated", "msg=audit("),
     digits_fold=True,
 )
 """Access and error logs, and what else is in their files."""
@@ -199,10 +200,9 @@ JSON = RawForm(
     # characters written as escapes (control characters aside, which no literal holds), and lines that are no objects
     dirty=(
         r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)",
-        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x20{]",
-        r"^\r*\n",
-        "__realtime_timestamp",  # `auto` reads these as records of the journal
+        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]",
     ),
+    dirty_words=("__realtime_timestamp",),  # `auto` reads these as records of the journal
     words_of=_dataset_words,
 )  # fmt: skip
 """JSON records."""
