@@ -66,13 +66,13 @@ class Guards:
         self._rules = rules
         self._form = form
         self._routed = routed
-        self._reader = _Reader(Extractor(form))
+        self._reader = _Reader(Extractor(form, endings=False))
         self._required: dict[int, Requirement] = {}
 
     def narrow(
         self, rules: tuple[int, ...], there: AbstractSet[Pattern], absent: AbstractSet[Pattern]
-    ) -> Narrow | None:
-        """What dismisses rules of lines of which some patterns are known; None: there is nothing to ask.
+    ) -> tuple[tuple[int, ...], Narrow | None]:
+        """Those of the rules that lines may match of which some patterns are known, and what dismisses more of them.
 
         `there`: patterns that these lines hold; `absent`: literals that they do not hold.
         """
@@ -81,18 +81,19 @@ class Guards:
         left = [(index, one) for index, one in left if one != NEVER]
         writer = _Writer()
         asked = [(index, writer.expression(one)) for index, one in left]
-        if len(left) == len(rules) and not any(one for _, one in asked):
-            return None
+        rules = tuple(index for index, _ in left)
+        if not any(one for _, one in asked):
+            return rules, None
         if len(asked) == 1:
             ((index, one),) = asked
-            source = f"({index},) if {one} else ()" if one else f"({index},)"
+            source = f"({index},) if {one} else ()"
         else:
             source = (
                 "(" + "".join(f"*(({index},) if {one} else ())," if one else f"{index}," for index, one in asked) + ")"
             )
         code = compile(f"lambda b: {source}", "<guard>", "eval")
         made: Narrow = eval(code, {"__builtins__": {}, **writer.constants})  # noqa: S307  # numbers and names of constants
-        return made
+        return rules, made
 
     def _of(self, index: int) -> Requirement:
         found = self._required.get(index)
@@ -138,7 +139,10 @@ class _Reader:
         presence = self._extractor.presence(leaf)
         said = [option for option in options if option not in presence]
         in_values = bool(said) and self._extractor.is_in_string(leaf)
-        return _every(_any_of(option, in_values=in_values) for option in said or options)
+        parts = [_any_of(option, in_values=in_values) for option in said or options]
+        if not negated and (expression := self._extractor.stretch(leaf)) is not None:
+            parts.append(AnyOf(frozenset({Pattern(is_regex=True, data=expression)})))
+        return _every(parts)
 
 
 def _any_of(patterns: Iterable[Pattern], *, in_values: bool = False) -> AnyOf:

@@ -100,15 +100,21 @@ class Plan:
     def candidates(self, data: bytes) -> list[Candidate]:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
         hits = self._hits(data)
+        hits.append((len(data) + 1, -1))  # ends the last line
         found: list[Candidate] = []
-        find, find_back, put = data.find, data.rfind, self._put
+        find, find_back, known, entry_of = data.find, data.rfind, self._sets.get, self._entry
         start = end = 0
         first = -1
         more: set[int] | None = None
         for stop, number in hits:
             if stop > end:
                 if first >= 0:
-                    put(found, data, start, end, first if more is None else frozenset(more))
+                    hit = first if more is None else frozenset(more)
+                    rules, narrow = known(hit) or entry_of(hit)
+                    if narrow is not None:
+                        rules = narrow(data[start:end].lower())
+                    if rules != ():
+                        found.append(Candidate(start, end, rules))
                     more = None
                 before = find_back(b"\n", end, stop - 1)
                 start = before + 1 if before >= 0 else end
@@ -118,19 +124,7 @@ class Plan:
                 if more is None:
                     more = {first}
                 more.add(number)
-        if first >= 0:
-            put(found, data, start, end, first if more is None else frozenset(more))
         return self._with_open(data, found) if self.open else found
-
-    def _put(self, found: list[Candidate], data: bytes, start: int, end: int, hit: int | frozenset[int]) -> None:
-        """Note a line in which patterns were hit, if what else its rules require is in it too."""
-        entry = self._sets.get(hit)
-        rules, narrow = entry or self._entry(hit)
-        if narrow is not None:
-            rules = narrow(data[start:end].lower())
-            if not rules:
-                return
-        found.append(Candidate(start, end, rules))
 
     @cached_property
     def _scanner(self) -> Scanner:
@@ -163,12 +157,11 @@ class Plan:
         self._sets[hit] = entry
         return entry
 
-    def ask(self, hit: int | frozenset[int], rules: tuple[int, ...]) -> Narrow | None:
+    def ask(self, hit: int | frozenset[int], rules: tuple[int, ...]) -> _Candidates:
         """From now on, ask more of lines with these hits."""
         there = frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
-        narrow = self._guards.narrow(rules, there, self._literals - there)
-        self._sets[hit] = rules, narrow
-        return narrow
+        entry = self._sets[hit] = self._guards.narrow(rules, there, self._literals - there)
+        return entry
 
     def _with_open(self, data: bytes, found: list[Candidate]) -> list[Candidate]:
         """The same, and every other line for the open rules."""
@@ -195,8 +188,10 @@ class _Unasked:
 
     def __call__(self, line: bytes) -> tuple[int, ...]:
         self._times -= 1
-        narrow = self._plan.ask(self._hit, self._rules) if self._times <= 0 else None
-        return self._rules if narrow is None else narrow(line)
+        if self._times > 0:
+            return self._rules
+        rules, narrow = self._plan.ask(self._hit, self._rules)
+        return narrow(line) if narrow is not None else rules or ()
 
 
 def _in_scope(rule: Rule, form: RawForm, scope: Scope) -> bool:

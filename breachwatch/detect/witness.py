@@ -76,8 +76,10 @@ def literal(text: str) -> Pattern:
 class Extractor:
     """Witnesses of rules for lines of one form. `cost` decides between choices that are all sound."""
 
-    def __init__(self, form: RawForm, cost: Cost = prior) -> None:
+    def __init__(self, form: RawForm, cost: Cost = prior, *, endings: bool = True) -> None:
+        """`endings`: offer strings with what may stand behind them, too."""
         self._form = form
+        self._endings = endings
         self._cost = cost
         self._escapes = Pattern(is_regex=True, data=form.escapes.encode("ascii"))
 
@@ -151,6 +153,18 @@ class Extractor:
     def is_in_string(self, leaf: Condition) -> bool:
         """True if the leaf's literals stand in strings of JSON records, and nowhere else."""
         return self._form.escapes_json and isinstance(leaf, FieldTest) and "message" not in (leaf.field, *leaf.also)
+
+    def stretch(self, leaf: Condition) -> bytes | None:
+        """Of a regular expression about one field: what a line holds, as an expression over its raw bytes."""
+        from breachwatch.detect.rawregex import stretch
+
+        if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Regex):
+            return None
+        known = [name for name in (leaf.field, *leaf.also) if self._form.escapes_json or self._is_known(name)]
+        as_written = self.is_in_string(leaf) or all(name in self._form.exact for name in known)
+        if not as_written or not self._form.derived.isdisjoint(known):
+            return None
+        return stretch(leaf.value.pattern, leaf.value.flags, escapes_json=self._form.escapes_json)
 
     def _presence(self, names: Sequence[str]) -> Options:
         """The field is there under one of its names."""
@@ -244,7 +258,9 @@ class Extractor:
     def _json_texts(self, value: Value, *, anywhere: bool) -> Options:
         """Witnesses of a value in a JSON record; `anywhere`: also in a line that is no record and escapes nothing."""
         if isinstance(value, Text):
-            return [found for run in text_runs(value) for found in _json_run(run, anywhere=anywhere)]
+            return [
+                found for run in text_runs(value) for found in _json_run(run, anywhere=anywhere, endings=self._endings)
+            ]
         if isinstance(value, Scalar):
             found = literal(value.text)
             return [frozenset({found} if value.boolean else {found, ODD_NUMBER})]
@@ -305,7 +321,11 @@ def text_runs(value: Text) -> Iterable[tuple[str, bool, bool]]:
     return [(text, first == 0, end == last) for text, first, end in stretches]
 
 
-def _json_run(run: tuple[str, bool, bool], *, anywhere: bool) -> list[Witness]:
+_BEHIND_VALUES = (b",", b"}", b"]", b" ", b"\t", b"\r")
+"""What may stand behind a string of a JSON record that is no name; but for spaces, none of it stands behind a name."""
+
+
+def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> list[Witness]:
     """Witnesses of one literal stretch of a JSON value."""
     text, begins, ends = run
     found: list[Witness] = []
@@ -321,6 +341,8 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool) -> list[Witness]:
             (escaped,) = _escaped(part, anywhere=False)
             quoted = (b'"' if first else b"") + escaped.data + (b'"' if last else b"")
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
+            if first and last and endings:
+                found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
     if not found and not text.isascii():
         found.append(_spelled(text))
     return found

@@ -131,15 +131,14 @@ _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def _dataset_words(wanted: LogSource) -> tuple[Words, ...] | None:
-    """A record says in `event.dataset` what it is: `"linux.auditd"`, or one of the names that stand for another."""
+    """A record names its source in `event.dataset` (`"linux.auditd"`, or a name for another one) or part by part."""
     mapped = tuple(f'"{name}"' for name, source in DATASETS.items() if _fits(wanted, source))
-    if wanted.category:
-        return (mapped,) if mapped else None
-    parts = [f'"{wanted.product}'] if wanted.product else []
-    parts += [f".{wanted.service}"] if wanted.service else []
-    if not all(_WORD.fullmatch(part[1:]) for part in parts):
+    parts: list[Words] = [(f'"{wanted.product}',)] if wanted.product else []
+    parts += [(f'"{wanted.category}"',)] if wanted.category else []
+    parts += [(f".{wanted.service}", f'"{wanted.service}"')] if wanted.service else []
+    if not all(_WORD.fullmatch(name) for name in (wanted.product, wanted.category, wanted.service) if name):
         return ()
-    return tuple((part, *mapped) for part in parts)
+    return tuple((*part, *mapped) for part in parts)
 
 
 def _fits(wanted: LogSource, given: LogSource) -> bool:
