@@ -11,22 +11,28 @@ from functools import cached_property
 from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
+from breachwatch.detect.guard import Guards, Narrow
 from breachwatch.detect.prefilter import Hits, Scanner, scanner
 from breachwatch.detect.rule import Rule, applies
-from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, prior
+from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
 from breachwatch.model.rawform import RawForm
 
 MAX_LINE_BYTES = 65_536
 """Parsers cut longer lines, which may tear a character: such a line is a candidate for every rule."""
 
-MAX_SETS = 50_000
+MAX_SETS = 4_096
 """Combinations of hits that are remembered; an attacker could make any number."""
+
+WORTH_IT = 4
+"""So often lines have the same hits before more is asked of them; the oftener, the more combinations there were."""
 
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
 
-NUL = Pattern(is_regex=False, data=b"\0")
+
+_Candidates = tuple[tuple[int, ...] | None, Narrow | None]
+"""Rules, and what dismisses some of them; None: there is nothing more to ask."""
 
 
 class Candidate(NamedTuple):
@@ -63,22 +69,13 @@ class Plan:
         scope: Scope,
         *,
         cost: Cost = prior,
-        anchored: frozenset[int] = frozenset(),
         backend: str | None = None,
-        known: Mapping[int, Witness | None] | None = None,
     ) -> None:
-        """`known`: witnesses to keep, of all the rules but those that are `anchored`."""
         self.form = form
-        if known is None:
-            self.rules = tuple(index for index, rule in enumerate(rules) if _in_scope(rule, form, scope))
-        else:
-            self.rules = tuple(known)
-        extractor = Extractor(form, cost, anchored=anchored)
+        self.rules = tuple(index for index, rule in enumerate(rules) if _in_scope(rule, form, scope))
+        extractor = Extractor(form, cost)
         self.witnesses: Mapping[int, Witness | None] = {
-            index: extractor.of_rule(index, rules[index], routed=scope.is_routed)
-            if known is None or index in anchored
-            else known[index]
-            for index in self.rules
+            index: extractor.of_rule(rules[index], routed=scope.is_routed) for index in self.rules
         }
         self.open = tuple(index for index, witness in self.witnesses.items() if witness is None)
         """Rules about which the bytes of a line say nothing: every line is a candidate for these."""
@@ -88,28 +85,36 @@ class Plan:
                 by_pattern.setdefault(pattern, []).append(index)
         self.patterns = [
             *sorted(by_pattern),
-            NUL,
+            *map(literal, form.dirty_words),
             *(Pattern(is_regex=True, data=one.encode("ascii")) for one in form.dirty),
         ]
         self._rules_of = [frozenset(by_pattern[pattern]) for pattern in self.patterns[: len(by_pattern)]]
         self._dirty = len(by_pattern)
         """Patterns from this number on make a line dirty."""
         self._backend = backend
-        self._sets: dict[frozenset[int] | int, tuple[int, ...] | None] = {}
+        self._literals = frozenset(pattern for pattern in by_pattern if not pattern.is_regex)
+        self._clearings = 0
+        self._guards = Guards(rules, form, routed=scope.is_routed)
+        self._sets: dict[frozenset[int] | int, _Candidates] = {}
 
     def candidates(self, data: bytes) -> list[Candidate]:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
         hits = self._hits(data)
+        hits.append((len(data) + 1, -1))  # ends the last line
         found: list[Candidate] = []
-        put = found.append
-        find, find_back, candidate_rules = data.find, data.rfind, self._candidate_rules
+        find, find_back, known, entry_of = data.find, data.rfind, self._sets.get, self._entry
         start = end = 0
         first = -1
         more: set[int] | None = None
         for stop, number in hits:
             if stop > end:
                 if first >= 0:
-                    put(Candidate(start, end, candidate_rules(first, more)))
+                    hit = first if more is None else frozenset(more)
+                    rules, narrow = known(hit) or entry_of(hit)
+                    if narrow is not None:
+                        rules = narrow(data[start:end].lower())
+                    if rules != ():
+                        found.append(Candidate(start, end, rules))
                     more = None
                 before = find_back(b"\n", end, stop - 1)
                 start = before + 1 if before >= 0 else end
@@ -119,8 +124,6 @@ class Plan:
                 if more is None:
                     more = {first}
                 more.add(number)
-        if first >= 0:
-            put(Candidate(start, end, candidate_rules(first, more)))
         return self._with_open(data, found) if self.open else found
 
     @cached_property
@@ -135,25 +138,30 @@ class Plan:
             hits.append((1, dirty))
         hits.extend((stop, dirty) for stop in foreign_lines(data, digits=self.form.digits_fold))
         hits.extend((stop, dirty) for stop in _long_lines(data))
+        hits.extend((stop, dirty) for stop in _nuls(data))
         hits.sort()
         return hits
 
-    def _candidate_rules(self, first: int, more: set[int] | None) -> tuple[int, ...] | None:
-        key = first if more is None else frozenset(more)
-        try:
-            return self._sets[key]
-        except KeyError:
-            pass
-        numbers: Iterable[int] = (first,) if more is None else more
-        rules: tuple[int, ...] | None
+    def _entry(self, hit: int | frozenset[int]) -> _Candidates:
+        """The rules of which a line with these hits is a candidate, and what dismisses some of them."""
+        numbers = (hit,) if isinstance(hit, int) else hit
+        entry: _Candidates
         if max(numbers) >= self._dirty:
-            rules = EVERY
+            entry = EVERY, None
         else:
             rules = tuple(sorted(frozenset(self.open).union(*(self._rules_of[number] for number in numbers))))
+            entry = rules, _Unasked(self, hit, rules, WORTH_IT << self._clearings)
         if len(self._sets) >= MAX_SETS:
             self._sets.clear()
-        self._sets[key] = rules
-        return rules
+            self._clearings += 1
+        self._sets[hit] = entry
+        return entry
+
+    def ask(self, hit: int | frozenset[int], rules: tuple[int, ...]) -> _Candidates:
+        """From now on, ask more of lines with these hits."""
+        there = frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
+        entry = self._sets[hit] = self._guards.narrow(rules, there, self._literals - there)
+        return entry
 
     def _with_open(self, data: bytes, found: list[Candidate]) -> list[Candidate]:
         """The same, and every other line for the open rules."""
@@ -165,6 +173,25 @@ class Plan:
             at = candidate.end
         every.extend(_lines(data, at, len(data), self.open))
         return every
+
+
+class _Unasked:
+    """Stands for what dismisses rules of lines with these hits, until such lines came often enough."""
+
+    __slots__ = ("_hit", "_plan", "_rules", "_times")
+
+    def __init__(self, plan: Plan, hit: int | frozenset[int], rules: tuple[int, ...], times: int) -> None:
+        self._plan = plan
+        self._hit = hit
+        self._rules = rules
+        self._times = times
+
+    def __call__(self, line: bytes) -> tuple[int, ...]:
+        self._times -= 1
+        if self._times > 0:
+            return self._rules
+        rules, narrow = self._plan.ask(self._hit, self._rules)
+        return narrow(line) if narrow is not None else rules or ()
 
 
 def _in_scope(rule: Rule, form: RawForm, scope: Scope) -> bool:
@@ -180,6 +207,14 @@ def _lines(data: bytes, start: int, stop: int, rules: tuple[int, ...]) -> Iterab
         end = data.find(b"\n", start, stop) + 1 or stop
         yield Candidate(start, end, rules)
         start = end
+
+
+def _nuls(data: bytes) -> Iterable[int]:
+    """Offset behind a NUL of each line that holds one."""
+    at = data.find(b"\0")
+    while at >= 0:
+        yield at + 1
+        at = data.find(b"\0", data.find(b"\n", at) + 1 or len(data))
 
 
 def _long_lines(data: bytes) -> Iterable[int]:

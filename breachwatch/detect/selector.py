@@ -1,7 +1,7 @@
 """The plans of one set of rules: one for each form of lines and scope, made when needed, then fitted to the lines.
 
 Which of several sound witnesses is looked for changes only the speed. So the first lines of a form are counted for all
-of them, and the plan is made again with what is rare there; rules that stay noisy get patterns tied to their field.
+of them, and the plan is made again with what is rare there.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.prefilter import backend, scanner
-from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, prior
+from breachwatch.detect.witness import Cost, Extractor, Pattern, prior
 from breachwatch.model.rawform import RawForm
 
 SAMPLE_BYTES = 1 << 20
@@ -25,12 +25,6 @@ SAMPLE_BYTES = 1 << 20
 LEAST_BYTES = 1 << 20
 RULE_BYTES = 4 << 10
 """Fitting begins after so many bytes, and so many for each rule: before, it would cost more than it gains."""
-
-NOISY = 1e-3
-"""Hits per line from which on a rule's patterns are tied to its field."""
-
-MAX_ANCHORED = 12
-"""Rules whose patterns are tied to their field, the noisiest first: such patterns compile slowly."""
 
 SHORT = 3
 """Shorter literals are everywhere: counting them costs more than knowing it."""
@@ -98,49 +92,22 @@ class Selector:
         """Expected hits of a pattern per line, before any was seen."""
         return prior(pattern)
 
-    def _plan(
-        self,
-        form: RawForm,
-        scope: Scope,
-        cost: Cost,
-        anchored: frozenset[int] = frozenset(),
-        known: Mapping[int, Witness | None] | None = None,
-    ) -> Plan:
-        rules, library = self._rules.rules, self._library
-        return Plan(rules, form, scope, cost=cost, anchored=anchored, backend=library, known=known)
+    def _plan(self, form: RawForm, scope: Scope, cost: Cost) -> Plan:
+        return Plan(self._rules.rules, form, scope, cost=cost, backend=self._library)
 
     def _fit(self, form: RawForm, scope: Scope, rules: Iterable[int], sample: bytes) -> Plan:
         """The plan that looks for what is rare in the sample."""
-        rates = self._rates(form, scope, sample, rules, frozenset())
-        plan = self._plan(form, scope, rates.cost)
-        noise = {index: sum(map(rates.cost, witness)) for index, witness in plan.witnesses.items() if witness}
-        loudest = sorted(noise, key=lambda index: -noise[index])[:MAX_ANCHORED]
-        noisy = frozenset(index for index in loudest if noise[index] > NOISY)
-        if not noisy or not form.escapes_json:
-            return plan
-        rates = self._rates(form, scope, sample, noisy, noisy, rates.known)
-        return self._plan(form, scope, rates.cost, noisy, plan.witnesses)
-
-    def _rates(
-        self,
-        form: RawForm,
-        scope: Scope,
-        sample: bytes,
-        rules: Iterable[int],
-        anchored: frozenset[int],
-        known: Mapping[Pattern, float] | None = None,
-    ) -> _Rates:
         asked: set[Pattern] = set()
 
         def note(pattern: Pattern) -> float:
             asked.add(pattern)
             return 0.0
 
-        extractor = Extractor(form, note, anchored=anchored)
+        extractor = Extractor(form, note)
         for index in rules:
-            extractor.of_rule(index, self._rules.rules[index], routed=scope.is_routed)
-        fresh = sorted(one for one in asked - (known or {}).keys() if len(one.data) >= SHORT)
-        return _Rates({**(known or {}), **self._counted(fresh, sample)})
+            extractor.of_rule(self._rules.rules[index], routed=scope.is_routed)
+        fresh = sorted(one for one in asked if len(one.data) >= SHORT)
+        return self._plan(form, scope, _Rates(self._counted(fresh, sample)).cost)
 
     def _counted(self, patterns: Sequence[Pattern], sample: bytes) -> dict[Pattern, float]:
         """Hits per line of each."""

@@ -76,16 +76,15 @@ def literal(text: str) -> Pattern:
 class Extractor:
     """Witnesses of rules for lines of one form. `cost` decides between choices that are all sound."""
 
-    def __init__(self, form: RawForm, cost: Cost = prior, *, anchored: frozenset[int] = frozenset()) -> None:
+    def __init__(self, form: RawForm, cost: Cost = prior, *, endings: bool = True) -> None:
+        """`endings`: offer strings with what may stand behind them, too."""
         self._form = form
+        self._endings = endings
         self._cost = cost
-        self._anchored = anchored
         self._escapes = Pattern(is_regex=True, data=form.escapes.encode("ascii"))
-        self._anchor = False
 
-    def of_rule(self, index: int, rule: Rule, *, routed: bool) -> Witness | None:
+    def of_rule(self, rule: Rule, *, routed: bool) -> Witness | None:
         """The witness of a rule, from its condition or (where events are `routed` by their log source) from that."""
-        self._anchor = index in self._anchored
         options = [found for found in (self.witness(rule.condition, negated=False),) if found is not None]
         if routed:
             words = self._form.words_of(rule.logsource)
@@ -144,6 +143,28 @@ class Extractor:
             return self._presence((leaf.field, *leaf.also))
         assert isinstance(leaf, FieldTest)
         return self._field(leaf)
+
+    def presence(self, leaf: Condition) -> Options:
+        """The witnesses of a leaf that say only that its field is there."""
+        if isinstance(leaf, FieldTest | FieldReference | TimePart):
+            return self._presence((leaf.field, *leaf.also))
+        return []
+
+    def is_in_string(self, leaf: Condition) -> bool:
+        """True if the leaf's literals stand in strings of JSON records, and nowhere else."""
+        return self._form.escapes_json and isinstance(leaf, FieldTest) and "message" not in (leaf.field, *leaf.also)
+
+    def stretch(self, leaf: Condition) -> bytes | None:
+        """Of a regular expression about one field: what a line holds, as an expression over its raw bytes."""
+        from breachwatch.detect.rawregex import stretch
+
+        if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Regex):
+            return None
+        known = [name for name in (leaf.field, *leaf.also) if self._form.escapes_json or self._is_known(name)]
+        as_written = self.is_in_string(leaf) or all(name in self._form.exact for name in known)
+        if not as_written or not self._form.derived.isdisjoint(known):
+            return None
+        return stretch(leaf.value.pattern, leaf.value.flags, escapes_json=self._form.escapes_json)
 
     def _presence(self, names: Sequence[str]) -> Options:
         """The field is there under one of its names."""
@@ -232,17 +253,14 @@ class Extractor:
     def _json(self, names: Sequence[str], leaf: FieldTest) -> Options:
         if any(name in self._form.derived for name in names):
             return []
-        presence = self._presence(names)
-        options = self._json_texts(leaf.value, anywhere="message" in names)
-        if self._anchor and presence:
-            keys = [re.escape(name.rpartition(".")[2].lower().encode("ascii")) + b'"' for name in names]
-            options = [*options, *(_anchored(keys, option) for option in options)]
-        return [*options, *presence]
+        return [*self._json_texts(leaf.value, anywhere="message" in names), *self._presence(names)]
 
     def _json_texts(self, value: Value, *, anywhere: bool) -> Options:
         """Witnesses of a value in a JSON record; `anywhere`: also in a line that is no record and escapes nothing."""
         if isinstance(value, Text):
-            return [found for run in text_runs(value) for found in _json_run(run, anywhere=anywhere)]
+            return [
+                found for run in text_runs(value) for found in _json_run(run, anywhere=anywhere, endings=self._endings)
+            ]
         if isinstance(value, Scalar):
             found = literal(value.text)
             return [frozenset({found} if value.boolean else {found, ODD_NUMBER})]
@@ -303,7 +321,11 @@ def text_runs(value: Text) -> Iterable[tuple[str, bool, bool]]:
     return [(text, first == 0, end == last) for text, first, end in stretches]
 
 
-def _json_run(run: tuple[str, bool, bool], *, anywhere: bool) -> list[Witness]:
+_BEHIND_VALUES = (b",", b"}", b"]", b" ", b"\t", b"\r")
+"""What may stand behind a string of a JSON record that is no name; but for spaces, none of it stands behind a name."""
+
+
+def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> list[Witness]:
     """Witnesses of one literal stretch of a JSON value."""
     text, begins, ends = run
     found: list[Witness] = []
@@ -319,6 +341,8 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool) -> list[Witness]:
             (escaped,) = _escaped(part, anywhere=False)
             quoted = (b'"' if first else b"") + escaped.data + (b'"' if last else b"")
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
+            if first and last and endings:
+                found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
     if not found and not text.isascii():
         found.append(_spelled(text))
     return found
@@ -347,18 +371,3 @@ def _escaped(text: str, *, anywhere: bool) -> frozenset[Pattern]:
     if not anywhere or inner == text:
         return frozenset({literal(inner)})
     return frozenset({literal(inner), literal(text)})
-
-
-def _anchored(keys: Sequence[bytes], option: Witness) -> Witness:
-    """The same literals right behind their key: fewer hits, a dearer pattern. Lists and objects stay candidates."""
-    patterns: set[Pattern] = set()
-    for pattern in option:
-        if pattern.is_regex:
-            patterns.add(pattern)
-            continue
-        data = pattern.data
-        begins = data.startswith(b'"') and not data.startswith(b'"\\')
-        body = re.escape(data)
-        value = body if begins else rb'"?(?:[^"\\\n]|\\.)*' + body
-        patterns.update(Pattern(is_regex=True, data=key + rb"\s*:\s*(?:" + value + rb"|[\[{])") for key in keys)
-    return frozenset(patterns)

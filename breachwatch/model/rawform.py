@@ -17,8 +17,8 @@ class RawForm:
 
     To promise less is always sound, to promise too much loses matches.
 
-    The promises hold for lines that match none of `dirty`, hold no NUL and are valid UTF-8 with no character that folds
-    into ASCII; all other lines are candidates for every rule.
+    The promises hold for lines that match none of `dirty`, hold none of `dirty_words` and no NUL, and are valid UTF-8
+    with no character that folds into ASCII; all other lines are candidates for every rule.
     """
 
     name: str
@@ -43,6 +43,8 @@ class RawForm:
     no line of this form is of such a source."""
     digits_fold: bool = False
     """Numbers are read with `\\d` and `int`, which take the digits of other scripts too: such a line is dirty."""
+    dirty_words: Words = ()
+    """A line with one of these is a candidate for every rule."""
     dirty: tuple[str, ...] = ()
     """Regular expressions (ASCII, case ignored, over one line): such a line is a candidate for every rule."""
 

@@ -39,6 +39,12 @@ DATASETS: Mapping[str, LogSource] = {
 }
 """Datasets whose Sigma log source is not simply `module.service`."""
 
+LOGSOURCE_FIELDS = ("product", "category", "service")
+"""Fields by which a record without `event.dataset` names its log source. Source: Sigma specification, log sources."""
+
+MAX_NAME = 128
+"""A longer name of a log source is none."""
+
 
 class JsonParser:
     """One file of JSON records."""
@@ -146,12 +152,16 @@ def epoch_time(value: float) -> datetime | None:
 
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
-    """What the record itself says it is, by `event.dataset`; nothing where it does not."""
+    """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
     dataset = flat(record, "event.dataset")
-    if not isinstance(dataset, str) or not dataset:
-        return LogSource()
-    known = DATASETS.get(dataset)
-    if known is not None:
-        return known
-    product, _, service = dataset[:128].partition(".")
-    return LogSource(product, "", service)
+    if isinstance(dataset, str) and dataset:
+        known = DATASETS.get(dataset)
+        if known is not None:
+            return known
+        product, _, service = dataset[:MAX_NAME].partition(".")
+        return LogSource(product, "", service)
+    return LogSource(*(_name(record.get(part)) for part in LOGSOURCE_FIELDS))
+
+
+def _name(value: FieldValue) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_NAME else ""

@@ -131,15 +131,14 @@ _WORD = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def _dataset_words(wanted: LogSource) -> tuple[Words, ...] | None:
-    """A record says in `event.dataset` what it is: `"linux.auditd"`, or one of the names that stand for another."""
+    """A record names its source in `event.dataset` (`"linux.auditd"`, or a name for another one) or part by part."""
     mapped = tuple(f'"{name}"' for name, source in DATASETS.items() if _fits(wanted, source))
-    if wanted.category:
-        return (mapped,) if mapped else None
-    parts = [f'"{wanted.product}'] if wanted.product else []
-    parts += [f".{wanted.service}"] if wanted.service else []
-    if not all(_WORD.fullmatch(part[1:]) for part in parts):
+    parts: list[Words] = [(f'"{wanted.product}',)] if wanted.product else []
+    parts += [(f'"{wanted.category}"',)] if wanted.category else []
+    parts += [(f".{wanted.service}", f'"{wanted.service}"')] if wanted.service else []
+    if not all(_WORD.fullmatch(name) for name in (wanted.product, wanted.category, wanted.service) if name):
         return ()
-    return tuple((part, *mapped) for part in parts)
+    return tuple((*part, *mapped) for part in parts)
 
 
 def _fits(wanted: LogSource, given: LogSource) -> bool:
@@ -168,8 +167,9 @@ TEXT = RawForm(
         LogSource("apache", "webserver", "error"),
     ),
     words_of=_program_words,
-    # what may be JSON, an empty line, lines that stand for the line before them, and parts of audit events
-    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", r"^\r*\n", "repeated", r"msg=audit\("),
+    # what may be JSON; empty lines, lines that stand for the line before them, and parts of audit events
+    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{",),
+    dirty_words=("\n\n", "\n\r", "repeated", "msg=audit("),
     digits_fold=True,
 )
 """Access and error logs, and what else is in their files."""
@@ -199,10 +199,9 @@ JSON = RawForm(
     # characters written as escapes (control characters aside, which no literal holds), and lines that are no objects
     dirty=(
         r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)",
-        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x20{]",
-        r"^\r*\n",
-        "__realtime_timestamp",  # `auto` reads these as records of the journal
+        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]",
     ),
+    dirty_words=("__realtime_timestamp",),  # `auto` reads these as records of the journal
     words_of=_dataset_words,
 )  # fmt: skip
 """JSON records."""

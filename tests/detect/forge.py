@@ -197,6 +197,9 @@ def record(draw: random.Random) -> dict[str, Any]:
         found["event.dataset"] = draw.choice(
             ("linux.sshd", "nginx.access", "system.auth", "linux", "x.auditd", "linux.auditd")
         )
+    if draw.random() < 0.4:
+        source = draw.choice(SOURCES)
+        found |= {"product": source.product, "category": source.category, "service": draw.choice((source.service, 5))}
     if draw.random() < 0.3:
         found["@timestamp"] = draw.choice(("2026-03-01T10:20:30Z", 1_772_000_000, "bad"))
     return found

@@ -42,6 +42,20 @@ def test_a_record_may_say_what_it_is(dataset, logsource):
 
 
 @pytest.mark.parametrize(
+    ("record", "logsource"),
+    [
+        ({"product": "linux", "category": "process_creation"}, LogSource("linux", "process_creation", "")),
+        ({"product": "linux", "service": "auditd"}, LogSource("linux", "", "auditd")),
+        ({"product": "linux", "event.dataset": "nginx.access"}, LogSource("nginx", "webserver", "")),
+        ({"product": 5, "category": None, "service": ["x"]}, LogSource()),
+        ({"product": "x" * 129, "service": "sshd"}, LogSource("", "", "sshd")),
+    ],
+)
+def test_a_record_without_a_dataset_may_name_its_source_part_by_part(record, logsource):
+    assert parse_one(json.dumps(record), "json").logsource == logsource
+
+
+@pytest.mark.parametrize(
     "value", ["2026-02-01T10:00:00Z", 1769940000, 1769940000.0, 1769940000000, 1769940000000000, 1769940000000000000]
 )
 def test_times_are_taken_in_every_unit(value):

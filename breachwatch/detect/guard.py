@@ -1,0 +1,268 @@
+"""Guards: all that a line must hold for a rule to match it, asked of the few lines that hold the rule's witness.
+
+A witness is one part of what a condition requires, the rarest; a guard is the rest, as far as single literals say it.
+It costs a fraction of reading the line, and dismisses most of the lines that a common witness lets through. Like a
+witness it promises too little rather than too much (witness.py): of a rule that matches, the guard is true.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from typing import Any
+
+from breachwatch.detect.rule import And, Condition, Not, Or, Rule
+from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal
+from breachwatch.model.rawform import RawForm
+
+MAX_LITERALS = 256
+"""Larger sets say little that is worth asking."""
+
+FEW = 6
+"""So many literals are looked for one by one; more in one pass."""
+
+MAX_NODES = 1_000
+"""Parts of a condition that are looked at; of a longer one nothing is asked."""
+
+Narrow = Callable[[bytes], tuple[int, ...]]
+"""Of a line in lower case (ASCII) without anything dirty: those of the rules that it may match."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one of the patterns is in the line; of the `values`, one that is no name of a JSON record."""
+
+    patterns: frozenset[Pattern]
+    values: frozenset[Pattern] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Every:
+    """All of these hold."""
+
+    parts: tuple[Requirement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Some:
+    """One of these holds."""
+
+    parts: tuple[Requirement, ...]
+
+
+Requirement = AnyOf | Every | Some
+"""What a line must hold."""
+
+NOTHING = Every(())
+NEVER = Some(())
+
+
+class Guards:
+    """What rules require of lines of one form, read when first asked for."""
+
+    def __init__(self, rules: Sequence[Rule], form: RawForm, *, routed: bool) -> None:
+        self._rules = rules
+        self._form = form
+        self._routed = routed
+        self._reader = _Reader(Extractor(form, endings=False))
+        self._required: dict[int, Requirement] = {}
+
+    def narrow(
+        self, rules: tuple[int, ...], there: AbstractSet[Pattern], absent: AbstractSet[Pattern]
+    ) -> tuple[tuple[int, ...], Narrow | None]:
+        """Those of the rules that lines may match of which some patterns are known, and what dismisses more of them.
+
+        `there`: patterns that these lines hold; `absent`: literals that they do not hold.
+        """
+        required = [self._of(index) for index in rules]
+        left = [(index, _folded(one, there, absent)) for index, one in zip(rules, required, strict=True)]
+        left = [(index, one) for index, one in left if one != NEVER]
+        writer = _Writer()
+        asked = [(index, writer.expression(one)) for index, one in left]
+        rules = tuple(index for index, _ in left)
+        if not any(one for _, one in asked):
+            return rules, None
+        if len(asked) == 1:
+            ((index, one),) = asked
+            source = f"({index},) if {one} else ()"
+        else:
+            source = (
+                "(" + "".join(f"*(({index},) if {one} else ())," if one else f"{index}," for index, one in asked) + ")"
+            )
+        code = compile(f"lambda b: {source}", "<guard>", "eval")
+        made: Narrow = eval(code, {"__builtins__": {}, **writer.constants})  # noqa: S307  # numbers and names of constants
+        return rules, made
+
+    def _of(self, index: int) -> Requirement:
+        found = self._required.get(index)
+        if found is None:
+            rule = self._rules[index]
+            parts = [self._reader.required(rule.condition, negated=False)]
+            if self._routed:
+                parts += [_any_of(map(literal, words)) for words in self._form.words_of(rule.logsource) or () if words]
+            found = self._required[index] = _every(parts)
+        return found
+
+
+class _Reader:
+    """Reads what conditions require."""
+
+    def __init__(self, extractor: Extractor) -> None:
+        self._extractor = extractor
+        self._nodes = 0
+
+    def required(self, condition: Condition, *, negated: bool) -> Requirement:
+        """What a line must hold for the condition or, negated, for its opposite."""
+        self._nodes = 0
+        found = self._of(condition, negated=negated)
+        return found if self._nodes <= MAX_NODES else NOTHING
+
+    def _of(self, condition: Condition, *, negated: bool) -> Requirement:
+        self._nodes += 1
+        if self._nodes > MAX_NODES:
+            return NOTHING
+        if isinstance(condition, Not):
+            return self._of(condition.part, negated=not negated)
+        if isinstance(condition, And | Or):
+            parts = [self._of(part, negated=negated) for part in condition.parts]
+            return _every(parts) if isinstance(condition, And) is not negated else _some(parts)
+        return self._leaf(condition, negated=negated)
+
+    def _leaf(self, leaf: Condition, *, negated: bool) -> Requirement:
+        options = [
+            option
+            for option in _strongest(self._extractor.options(leaf, negated=negated))
+            if ODD_NUMBER not in option and len(option) <= MAX_LITERALS
+        ]
+        presence = self._extractor.presence(leaf)
+        said = [option for option in options if option not in presence]
+        in_values = bool(said) and self._extractor.is_in_string(leaf)
+        parts = [_any_of(option, in_values=in_values) for option in said or options]
+        if not negated and (expression := self._extractor.stretch(leaf)) is not None:
+            parts.append(AnyOf(frozenset({Pattern(is_regex=True, data=expression)})))
+        return _every(parts)
+
+
+def _any_of(patterns: Iterable[Pattern], *, in_values: bool = False) -> AnyOf:
+    found = frozenset(patterns)
+    values = frozenset(one for one in found if in_values and _is_whole_string(one))
+    return AnyOf(found - values, values)
+
+
+def _is_whole_string(pattern: Pattern) -> bool:
+    """A literal from quote to quote: what it looks for may be the name of another field."""
+    data = pattern.data
+    return not pattern.is_regex and data[:1] == data[-1:] == b'"' and len(data) > 1 and not data.endswith(b'\\"')
+
+
+def _folded(required: Requirement, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Requirement:
+    """What is still to be asked of lines of which some patterns are known."""
+    if isinstance(required, Every):
+        return _every(_folded(part, there, absent) for part in required.parts)
+    if isinstance(required, Some):
+        return _some(_folded(part, there, absent) for part in required.parts)
+    if not required.patterns.isdisjoint(there):
+        return NOTHING
+    patterns, values = required.patterns - absent, required.values - absent
+    return AnyOf(patterns, values) if patterns or values else NEVER
+
+
+def _every(parts: Iterable[Requirement]) -> Requirement:
+    flat: dict[Requirement, None] = {}
+    for part in parts:
+        if part == NEVER:
+            return NEVER
+        flat.update(dict.fromkeys(part.parts if isinstance(part, Every) else (part,)))
+    return next(iter(flat)) if len(flat) == 1 else Every(tuple(flat))
+
+
+def _some(parts: Iterable[Requirement]) -> Requirement:
+    """One of the parts; those that are sets of patterns become one set."""
+    patterns: set[Pattern] = set()
+    values: set[Pattern] = set()
+    others: dict[Requirement, None] = {}
+    for part in parts:
+        if part == NOTHING:
+            return NOTHING
+        for one in part.parts if isinstance(part, Some) else (part,):
+            if isinstance(one, AnyOf):
+                patterns |= one.patterns
+                values |= one.values
+            else:
+                others[one] = None
+    if len(patterns) + len(values) > MAX_LITERALS:
+        return NOTHING
+    if patterns or values:
+        others = {AnyOf(frozenset(patterns), frozenset(values)): None, **others}
+    return next(iter(others)) if len(others) == 1 else Some(tuple(others))
+
+
+class _Writer:
+    """Writes requirements as expressions; empty: nothing to ask."""
+
+    def __init__(self) -> None:
+        self.constants: dict[str, Any] = {}
+        self._names: dict[tuple[bytes, ...], str] = {}
+
+    def expression(self, required: Requirement) -> str:
+        """True if the line `b` holds what is required."""
+        if isinstance(required, Every):
+            parts = sorted((self.expression(part) for part in required.parts), key=len)
+            return _joined(" and ", [part for part in parts if part])
+        if isinstance(required, Some):
+            return _joined(" or ", sorted((self.expression(part) for part in required.parts), key=len))
+        return self._any_of(required)
+
+    def _any_of(self, required: AnyOf) -> str:
+        literals = sorted(one.data for one in required.patterns if not one.is_regex)
+        expressions = [self._search(one.data.lower()) for one in sorted(required.patterns) if one.is_regex]
+        if len(literals) > FEW:
+            asked = [self._pass(tuple(literals))]
+        else:
+            asked = [f"{self.constant(one)} in b" for one in literals]
+        values = [
+            f"({self.constant(one.data)} in b and {self._search(_value(one.data))})" for one in sorted(required.values)
+        ]
+        return _joined(" or ", [*asked, *values, *expressions])
+
+    def _pass(self, literals: tuple[bytes, ...]) -> str:
+        """All the literals in one pass."""
+        import ahocorasick_rs
+
+        if literals not in self._names:
+            self._names[literals] = self.constant(ahocorasick_rs.BytesAhoCorasick(literals).find_matches_as_indexes)
+        return f"{self._names[literals]}(b)"
+
+    def _search(self, expression: bytes) -> str:
+        return f"{self.constant(re.compile(expression).search)}(b)"
+
+    def constant(self, value: object) -> str:
+        """A name for a value."""
+        name = f"c{len(self.constants)}"
+        self.constants[name] = value
+        return name
+
+
+def _value(data: bytes) -> bytes:
+    """Behind the quote that ends a value of JSON stands no colon, as it does behind a name."""
+    return re.escape(data) + rb"\s*[^\s:]"
+
+
+def _joined(word: str, parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else f"({word.join(parts)})" if parts else ""
+
+
+def _strongest(options: Sequence[Witness]) -> list[Witness]:
+    """The options without those that another one implies."""
+    return [option for option in options if not any(_implies(other, option) for other in options if other != option)]
+
+
+def _implies(strong: Witness, weak: Witness) -> bool:
+    """Every line that holds one of `strong` holds one of `weak`."""
+    return all(any(_holds(one, two) for two in weak) for one in strong)
+
+
+def _holds(strong: Pattern, weak: Pattern) -> bool:
+    return strong == weak or (not (strong.is_regex or weak.is_regex) and weak.data in strong.data)

@@ -1,0 +1,177 @@
+"""What a guard requires, every matching line holds; and it does dismiss lines that miss something."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from breachwatch.detect.foreign import foreign_lines
+from breachwatch.detect.guard import Guards
+from breachwatch.detect.plan import Plan, Scope
+from breachwatch.detect.rawregex import stretch
+from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Regex, Rule, Text
+from breachwatch.detect.values import ANY, Scalar
+from breachwatch.model import Level, LogSource, RuleRef
+from breachwatch.parse.rawform import FORMS
+
+JSON = FORMS["json"]
+
+
+def is_(field: str, text: str) -> FieldTest:
+    return FieldTest(field=field, value=Text(pieces=(text,)), text="")
+
+
+def has(field: str, text: str) -> FieldTest:
+    return FieldTest(field=field, value=Text(pieces=(ANY, text, ANY)), text="")
+
+
+ANY_SOURCE = LogSource()
+
+
+def rule(condition: Condition, logsource: LogSource = ANY_SOURCE) -> Rule:
+    ref = RuleRef(id="r", title="r", level=Level.LOW)
+    return Rule(ref=ref, logsource=logsource, condition=condition, source="test")
+
+
+def let_through(condition: Condition, line: bytes, *, form: str = "json") -> bool:
+    """Whether the guard alone lets a line through, nothing being known of it."""
+    guards = Guards([rule(condition)], FORMS[form], routed=False)
+    rules, narrow = guards.narrow((0,), frozenset(), frozenset())
+    return bool(rules) and (narrow is None or bool(narrow(line.lower())))
+
+
+VALUES = (
+    b'{"type":"TTY"}',
+    b'{"type" : "tty" }',
+    b'{"a":1,"type":"tty","b":2}',
+    b'{"type":["x","tty"]}',
+    b'{"type":["tty" ]}',
+    b'{"type":\t"tty"\t}',
+    b'{"type":"tty"\r}',
+)
+
+
+@pytest.mark.parametrize("line", VALUES)
+def test_a_value_is_found_wherever_a_record_may_end_it(line):
+    assert let_through(is_("type", "tty"), line)
+
+
+def test_a_name_is_no_value():
+    assert not let_through(is_("type", "tty"), b'{"type":"x","tty":"pts0"}')
+    assert not let_through(is_("type", "tty"), b'{"type":"x","tty" :"pts0"}')
+
+
+@pytest.mark.parametrize(
+    ("condition", "line"),
+    [
+        (And((has("a", "one"), has("b", "two"))), b'{"a":"one","b":"thr"}'),
+        (And((has("a", "one"), Not(Or((Not(has("b", "two")), has("c", "x")))))), b'{"a":"one"}'),
+        (Or((And((has("a", "one"), has("b", "two"))), has("c", "three"))), b'{"a":"one","c":"other"}'),
+        (And((has("a", "one"), Keyword(value=Text(pieces=(ANY, "word", ANY)), text=""))), b'{"a":"one"}'),
+        (Or(tuple(has("a", f"word{number}") for number in range(40))), b'{"a":"words"}'),
+    ],
+)
+def test_what_is_missing_dismisses_a_line(condition, line):
+    assert not let_through(condition, line)
+
+
+@pytest.mark.parametrize(
+    ("condition", "line"),
+    [
+        (And((has("a", "one"), Not(has("b", "two")))), b'{"a":"one","b":"two"}'),  # nothing is known of what is negated
+        (FieldTest(field="n", value=Scalar(text="100"), text=""), b'{"n":1e2}'),  # a number is not always what it says
+        (FieldTest(field="n", value=Regex(pattern=r"100000"), text=""), b'{"n":1e5}'),
+        (And(()), b"{}"),
+        (has("a", 'say "hi"'), b'{"a":"say \\"hi\\" to"}'),
+        (is_("a", 'ends in a quote"'), b'{"a":"ends in a quote\\""}'),
+        (is_("a", "back\\"), b'{"a":"back\\\\"}'),
+        (has("message", 'x"'), b'{"x":1, no record "x":'),
+    ],
+)
+def test_what_may_match_is_let_through(condition, line):
+    assert let_through(condition, line)
+
+
+def test_what_the_scan_says_is_not_asked_again():
+    guards = Guards([rule(Or((has("a", "one"), And((has("b", "two"), has("c", "three"))))))], JSON, routed=False)
+    one, two, three = (
+        next(iter(Plan([rule(has("a", text))], JSON, Scope()).patterns)) for text in ("one", "two", "three")
+    )
+    assert guards.narrow((0,), {one}, frozenset()) == ((0,), None)
+    assert guards.narrow((0,), frozenset(), {one, two}) == ((), None)
+    rules, narrow = guards.narrow((0,), {two}, {one})
+    assert rules == (0,)
+    assert narrow is not None
+    assert narrow(b"three") == (0,)
+    assert narrow(b"four") == ()
+    assert three not in {one, two}
+
+
+def test_a_routed_record_names_its_source():
+    """Whether by its dataset or part by part, in every spelling the parser reads."""
+    wanted = LogSource("linux", "process_creation", "")
+    plan = Plan([rule(has("a", "kill"), wanted)], JSON, Scope())
+    lines = [
+        b'{"product":"linux","category":"process_creation","a":"kill"}\n',
+        b'{"category" : "process_creation", "a":"kill", "product" : "linux"}\n',
+    ]
+    assert [len(plan.candidates(line * 9)) for line in lines] == [9, 9]
+    assert len(plan.candidates(b'{"product":"linux","category":"file_event","a":"kill"}\n' * 9)) < 9
+
+
+PATTERNS = (
+    r"-(W|R)\s?(\s|\"|')([0-9a-fA-F]{2}\s?){2,20}(\s|\"|')",
+    r"\\\\[a-z]+\\pipe",
+    r"(?i)KILL\s-9\s\d+",
+    r"a{2,3}bcd|x",
+    r"\"[^\"]+\"\s*:\s*\"cmd",
+    r"(foo|bar)[0-9]{4}x?y",
+    r"^/tmp/\.[a-z]{3}",
+    r"[A-Z]{4}(?=xyz)xyz",
+    r"tab\there\x1f?now",
+    r"(?:ab?){3}cdef",
+    r"\w\w\wsecret\b",
+    r"x(?#c)yz{2}w+",
+    r"'[^']*'\|\|'a",
+    r"(?x) a b c d # e",
+    r"\d{1,3}(\.\d{1,3}){3}:\d+",
+)
+
+
+@pytest.mark.parametrize("pattern", PATTERNS)
+def test_every_text_that_an_expression_matches_holds_its_stretch(pattern):
+    """However JSON writes the text, as long as it escapes nothing that it need not."""
+    as_json, as_is = (stretch(pattern, 0, escapes_json=how) for how in (True, False))
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.from_regex(pattern), st.booleans())
+    def holds(text: str, upper: bool) -> None:
+        if re.search(pattern, text) is None or list(foreign_lines(text.encode("utf-8", "surrogatepass"), digits=False)):
+            return
+        line = json.dumps({"a": text}, ensure_ascii=False).encode("utf-8", "surrogatepass").lower()
+        assert as_json is None or re.search(as_json, line)
+        assert as_is is None or re.search(as_is, text.encode("utf-8", "surrogatepass").lower())
+
+    holds()
+
+
+def test_stretches_are_found_where_there_are_any():
+    said = [pattern for pattern in PATTERNS if stretch(pattern, 0, escapes_json=True)]
+    assert len(said) >= 10
+    assert stretch(r".*\d+", 0, escapes_json=True) is None
+    assert stretch(r"[0-9.]{8}", 0, escapes_json=True) is None  # a number may be written in another way
+    assert stretch(r"[0-9.]{8}", 0, escapes_json=False)
+    assert stretch("(", 0, escapes_json=True) is None
+
+
+@pytest.mark.timeout(20)
+def test_a_stretch_takes_no_time_on_hostile_lines():
+    expression = stretch(PATTERNS[0], 0, escapes_json=True)
+    assert expression is not None
+    search = re.compile(expression).search
+    for line in (b"-r " * 20_000, b"-r\\t" * 15_000, b"-r " + b" " * 60_000):
+        assert search(line) is None
