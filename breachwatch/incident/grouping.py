@@ -144,7 +144,7 @@ class _Growing:
         growing.count = incident.count
         growing.rules = dict.fromkeys(incident.rules)
         growing.keys = set(incident.keys)
-        growing.entities = {name: dict.fromkeys(values) for name, values in incident.entities.items()}
+        growing.entities = {name: dict.fromkeys(incident.entities.get(name, ())) for name in ENTITY_FIELDS}
         return growing
 
     def absorb(self, match: Match, keys: Keys, first: datetime, last: datetime) -> None:
@@ -204,11 +204,7 @@ class _Growing:
         )
 
     def _entities(self) -> dict[str, tuple[str, ...]]:
-        found = _NO_ENTITIES.copy()
-        for name, values in self.entities.items():
-            if name in found:
-                found[name] = tuple(values)
-        return found
+        return _NO_ENTITIES | {name: tuple(values) for name, values in self.entities.items()}
 
 
 class IncidentBook:
