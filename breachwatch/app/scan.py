@@ -126,12 +126,13 @@ class Scan:
 
     def _told(self, found: Iterable[Found]) -> Iterator[JsonObject]:
         for event, matches in found:
+            shown = event_object(event) if matches or self.options.with_events else {}
             if self.options.with_events:
-                yield {"kind": "event", **event_object(event)}
+                yield {"kind": "event", **shown}
             for match in matches:
                 self.totals.matches += 1
                 self._book.add(match)
-                yield match_object(match)
+                yield match_object(match, shown if match.event is event else None)
 
     def _summary(self) -> JsonObject:
         totals = self.totals
@@ -202,8 +203,8 @@ def event_object(event: Event) -> JsonObject:
     return {"@timestamp": iso(event.at_utc), **event.fields} if "@timestamp" not in event.fields else {**event.fields}
 
 
-def match_object(match: Match) -> JsonObject:
-    """The `match` line of the contract."""
+def match_object(match: Match, event: JsonObject | None = None) -> JsonObject:
+    """The `match` line of the contract. `event`: its event's object, where it is there already."""
     found: JsonObject = {
         "kind": "match",
         "id": match.id,
@@ -212,7 +213,7 @@ def match_object(match: Match) -> JsonObject:
         "rule.level": str(match.rule.level),
         "rule.author": match.rule.author,
         "tags": match.rule.tags,
-        "event": event_object(match.event),
+        "event": event_object(match.event) if event is None else event,
     }
     if match.window is not None:
         window = match.window
