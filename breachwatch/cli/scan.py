@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
 from breachwatch.cli.output import print_json, safe
 from breachwatch.cli.ruleset import rules_for
@@ -67,7 +68,7 @@ def scan(
         with_events=events and as_json,
         prefilter=not no_prefilter,
     )
-    work = Scan(rules=rules, options=options)
+    work = Scan(rules=rules, options=options, plans=PlanFiles(default_cache()))
     inputs: list[Path | BinaryIO] = [sys.stdin.buffer if path == "-" else Path(path) for path in paths]
     for item in work.run(inputs):
         if as_json:

@@ -48,6 +48,9 @@ Options = Sequence[Witness]
 Cost = Callable[[Pattern], float]
 """Expected hits of a pattern per line."""
 
+SHORT = 3
+"""Shorter literals are everywhere."""
+
 NUMERIC = frozenset("0123456789.+-eE")
 
 ODD_NUMBER = Pattern(is_regex=True, data=rb"[\s:,\[](?:-?[0-9.]{16,}|-?[0-9]*\.0000|-?[0-9.]+e[-+0-9])")
@@ -343,7 +346,7 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
             if first and last and endings:
                 found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
-    if not found and not text.isascii():
+    if not text.isascii() and all(len(match[0]) < SHORT for match in _PLAIN.finditer(text)):
         found.append(_spelled(text))
     return found
 

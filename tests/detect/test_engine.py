@@ -94,15 +94,15 @@ class RandomCosts(Selector):
         self._draw = draw
         self._by_chance = draw.random() < 0.5
 
-    def cost(self, pattern: Pattern) -> float:
-        return self._draw.random() if self._by_chance else super().cost(pattern)
+    def cost(self, pattern: Pattern, rate: float | None) -> float:
+        return self._draw.random() if self._by_chance else super().cost(pattern, rate)
 
 
 class NotByPresence(Selector):
     """Looks for what fields hold, rather than for their names."""
 
-    def cost(self, pattern: Pattern) -> float:
-        return 10.0 if pattern.data.endswith(b'"') else super().cost(pattern)
+    def cost(self, pattern: Pattern, rate: float | None) -> float:
+        return 10.0 if pattern.data.endswith(b'"') else super().cost(pattern, rate)
 
 
 def compare(seed: int, log_format: str) -> tuple[int, int]:
