@@ -69,12 +69,11 @@ class HyperscanScanner:
     def __init__(self, patterns: Sequence[Pattern], saved: Sequence[bytes] = ()) -> None:
         self._hits: Hits = []
         literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
-        groups = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
-        self._databases = (
-            list(map(_restored, saved))
-            if saved
-            else [_compiled(patterns, group) for group in (literals, *groups) if group]
-        )
+        expressions = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
+        groups = [group for group in (literals, *expressions) if group]
+        if saved and len(saved) != len(groups):
+            raise StaleError("a saved scanner is incomplete", hint="it is compiled again")
+        self._databases = list(map(_restored, saved)) if saved else [_compiled(patterns, group) for group in groups]
         note = self._hits.append
 
         def seen(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
