@@ -292,8 +292,9 @@ def _url_parts(text: str) -> list[Witness]:
         if char == "\n":
             found.append(frozenset(map(literal, ("%0a", "\\n"))))
         elif char.isascii() and char not in " +%\x7f" and not UNRESERVED.fullmatch(char):
-            raw = Pattern(is_regex=False, data=char.encode("ascii"))
-            found.append(frozenset({raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
+            # a NUL makes its line dirty, and Hyperscan takes no literal that begins with one
+            raw = [] if char == "\0" else [Pattern(is_regex=False, data=char.encode("ascii"))]
+            found.append(frozenset({*raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
     return found
 
 

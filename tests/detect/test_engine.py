@@ -272,6 +272,11 @@ def test_every_way_to_write_a_letter_in_a_url_is_found(library, name, url):
         assert answered("nginx", contains("ill", name), URL % target, library=library) == [0]
 
 
+def test_a_nul_in_a_url_can_be_searched():
+    lines = URL % b"x", URL % b"y%00z", URL % b"y\0z"
+    assert answered("nginx", contains("\0", "web.path_decoded"), *lines) in ([1], [1, 2])
+
+
 def test_the_way_a_nul_is_shown_can_be_searched():
     assert answered("syslog", Keyword(Text((ANY, "a\\x00b", ANY)), ""), b"web01 x", b"web01 a\0b", b"web01 y") == [1]
 
