@@ -22,6 +22,7 @@ import msgspec
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.integrity import open_integrity
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
+from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
 from breachwatch.app.wake import poke
@@ -143,7 +144,8 @@ class Agent:
         self._alarmed: set[str] = set()
         rules = self._load_rules()
         detector = Detector(rules)
-        self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now)
+        plans = PlanFiles(self._cache)
+        self._pipeline = Pipeline(host=settings.host, detector=detector, now=clock.now, plans=plans)
         self._saved_state = store.correlation_state()
         if self._saved_state is not None:
             correlations, unfinished = unpacked_state(self._saved_state)
@@ -157,10 +159,14 @@ class Agent:
         self._released_lines = 0
         self._next_alive = 0.0
 
+    @property
+    def _cache(self) -> Path:
+        return Path(self._settings.state_directory) / "cache"
+
     def _load_rules(self) -> RuleSet:
         rules = rules_in(
             [Path(folder) for folder in self._settings.rule_folders],
-            cache=Path(self._settings.state_directory) / "cache",
+            cache=self._cache,
             placeholders=self._settings.placeholders,
             apart=True,
         )
@@ -304,7 +310,7 @@ class Agent:
         try:
             rules = rules_in(
                 [Path(folder) for folder in self._settings.rule_folders],
-                cache=Path(self._settings.state_directory) / "cache",
+                cache=self._cache,
                 placeholders=self._settings.placeholders,
                 apart=True,
             )

@@ -14,7 +14,7 @@ from hashlib import blake2b
 from breachwatch.app.blocks import BlockReader, Found, form_of, relocated
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.sample import Sampler
-from breachwatch.detect.selector import Selector
+from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
 from breachwatch.parse import Assembler, ParseContext, Parser, event_from_change, event_from_gap, parser_for
 from breachwatch.parse.skipping import line_of
@@ -54,14 +54,17 @@ class Pipeline:
         prefilter: bool = True,
         selector: Selector | None = None,
         sampler: Sampler | None = None,
+        plans: PlanStore | None = None,
     ) -> None:
+        """`plans`: where selectors that are made here keep what they fitted."""
         self.host = host
         self.now = now
         self.sampler = sampler or Sampler()
         self._prefilter = prefilter
         self._events = 0
         self._lines = 0
-        self._reader = BlockReader(detector, selector or Selector(detector.rules), self.sampler)
+        self._plans = plans
+        self._reader = BlockReader(detector, selector or Selector(detector.rules, store=plans), self.sampler)
         self._parsers: dict[Origin, Parser] = {}
         self._assemblers: dict[Origin, Assembler] = {}
         """Parsers that may hold lines of unfinished events."""
@@ -79,7 +82,7 @@ class Pipeline:
 
     @detector.setter
     def detector(self, detector: Detector) -> None:
-        self._reader.detector, self._reader.selector = detector, Selector(detector.rules)
+        self._reader.detector, self._reader.selector = detector, Selector(detector.rules, store=self._plans)
 
     @property
     def lines(self) -> int:

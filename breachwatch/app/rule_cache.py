@@ -1,4 +1,8 @@
-"""Parsed rules kept on disk, by the hash of everything they depend on. A cache: whatever is wrong with it, we parse."""
+"""Parsed rules and fitted plans kept on disk, by the hash of everything they depend on.
+
+A cache: whatever is wrong with it, we parse and compile again. Compiled patterns are as good as code, so only files are
+read that we own, that nobody else may write to, and whose digest is right.
+"""
 
 from __future__ import annotations
 
@@ -8,25 +12,37 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cached_property
 from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from types import ModuleType
+from typing import Protocol
 
 import msgspec
 
 import breachwatch.detect
+import breachwatch.model
+import breachwatch.parse
 from breachwatch.detect.load import RuleSet, RuleText, load_rules
 from breachwatch.detect.stored import restored, stored
 
 KEEP = 8
-"""Files kept; the oldest go first."""
+"""Rule files kept; the oldest go first."""
+
+KEEP_PLANS = 32
+"""The same of plans: one for each form of lines and kind of source."""
 
 PARSE_S = 120.0
 """How long the parsing process may take: thousands of rules take seconds."""
 
 MAX_BYTES = 256 << 20
 """A larger file is not ours."""
+
+
+class _Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
 
 
 def default_cache() -> Path:
@@ -85,8 +101,7 @@ def _parse_apart(texts: Sequence[RuleText], cache: Path, placeholders: Mapping[s
 def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]]) -> str:
     """Hash of the rules, of the code that reads them, and of the library that parses them."""
     content = sha256()
-    for file in sorted(Path(breachwatch.detect.__path__[0]).glob("*.py")):
-        content.update(file.read_bytes())
+    _add_code(content, breachwatch.detect)
     try:
         content.update(version("pysigma").encode())
     except PackageNotFoundError:
@@ -97,6 +112,44 @@ def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]])
         content.update(f"\0{text.source}\0{len(body)}\0".encode("utf-8", "surrogatepass"))
         content.update(body)
     return content.hexdigest()
+
+
+def _add_code(content: _Hash, *packages: ModuleType) -> None:
+    for package in packages:
+        for file in sorted(Path(package.__path__[0]).glob("*.py")):
+            content.update(file.read_bytes())
+
+
+class PlanFiles:
+    """The plans of detect/selector.py, a file each."""
+
+    def __init__(self, cache: Path) -> None:
+        self._cache = cache
+
+    @cached_property
+    def _code(self) -> bytes:
+        """Hash of what chooses patterns, what promises of lines it relies on, and what takes expressions apart."""
+        content = sha256(sys.version.encode())
+        _add_code(content, breachwatch.detect, breachwatch.parse, breachwatch.model)
+        return content.digest()
+
+    def _named(self, key: str) -> tuple[Path, bytes]:
+        identity = sha256(self._code + key.encode("utf-8", "surrogatepass"))
+        return self._cache / f"plan-{identity.hexdigest()[:32]}.msgpack", identity.digest()
+
+    def load(self, key: str) -> bytes | None:
+        """What was kept under the key, unchanged, by ourselves; None for anything else."""
+        file, identity = self._named(key)
+        data = _trusted_bytes(file)
+        size = sha256().digest_size
+        if data is None or data[:size] != sha256(identity + data[size:]).digest():
+            return None
+        return data[size:]
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Keep it if that is possible."""
+        file, identity = self._named(key)
+        _keep(file, sha256(identity + data).digest() + data, kind="plan", most=KEEP_PLANS)
 
 
 def _trusted_bytes(file: Path) -> bytes | None:
@@ -113,13 +166,13 @@ def _trusted_bytes(file: Path) -> bytes | None:
         return opened.read(MAX_BYTES) if status.st_size < MAX_BYTES else None
 
 
-def _keep(file: Path, data: bytes) -> None:
+def _keep(file: Path, data: bytes, *, kind: str = "rules", most: int = KEEP) -> None:
     """Write in one step; a cache that cannot be written is none."""
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file.parent.stat().st_uid != os.geteuid():
             return
-        with NamedTemporaryFile(dir=file.parent, prefix=".rules-", delete=False) as written:
+        with NamedTemporaryFile(dir=file.parent, prefix=f".{kind}-", delete=False) as written:
             temporary = Path(written.name)
             try:
                 written.write(data)
@@ -127,8 +180,8 @@ def _keep(file: Path, data: bytes) -> None:
                 temporary.replace(file)
             finally:
                 temporary.unlink(missing_ok=True)
-        by_age = sorted(file.parent.glob("rules-*.msgpack"), key=lambda one: one.stat().st_mtime, reverse=True)
-        for old in by_age[KEEP:]:
+        by_age = sorted(file.parent.glob(f"{kind}-*.msgpack"), key=lambda one: one.stat().st_mtime, reverse=True)
+        for old in by_age[most:]:
             old.unlink(missing_ok=True)
     except OSError:
         return

@@ -18,7 +18,7 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.sample import Sampler
-from breachwatch.detect.selector import Selector
+from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
 from breachwatch.model import Block, Event, Gap, Incident, LogSource, Match, RawLine
@@ -72,13 +72,15 @@ class Scan:
     totals: ScanTotals = field(default_factory=ScanTotals)
     pause: Callable[[], None] = lambda: None
     """Called before more input is waited for: what was told so far should be on its way."""
+    plans: PlanStore | None = None
+    """Where fitted plans are kept from run to run."""
     _book: IncidentBook = field(default_factory=IncidentBook)
     _selector: Selector | None = None
 
     def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[JsonObject]:
         """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
         started, cpu = time.perf_counter(), time.process_time()
-        self._selector = Selector(self.rules)
+        self._selector = Selector(self.rules, store=self.plans)
         for group in rotation_groups(expand(inputs)):
             detector = Detector(self.rules, any_logsource=self.options.any_logsource)
             for item in group:

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
 from breachwatch.cli.output import JsonLines, safe
 from breachwatch.cli.ruleset import rules_for
@@ -68,7 +69,7 @@ def scan(
         prefilter=not no_prefilter,
     )
     lines = JsonLines()
-    work = Scan(rules=rules, options=options, pause=lines.flush)
+    work = Scan(rules=rules, options=options, plans=PlanFiles(default_cache()), pause=lines.flush)
     inputs: list[Path | BinaryIO] = [sys.stdin.buffer if path == "-" else Path(path) for path in paths]
     with lines:
         for item in work.run(inputs):

@@ -69,14 +69,22 @@ class Plan:
         scope: Scope,
         *,
         cost: Cost = prior,
+        witnesses: Mapping[int, Witness | None] | None = None,
         backend: str | None = None,
+        compiled: Sequence[bytes] = (),
     ) -> None:
+        """`witnesses`: those of all the rules in scope, where they are chosen already.
+
+        `compiled`: what `compiled` gave for the same patterns.
+        """
         self.form = form
-        self.rules = tuple(index for index, rule in enumerate(rules) if _in_scope(rule, form, scope))
-        extractor = Extractor(form, cost)
-        self.witnesses: Mapping[int, Witness | None] = {
-            index: extractor.of_rule(rules[index], routed=scope.is_routed) for index in self.rules
-        }
+        if witnesses is None:
+            extractor = Extractor(form, cost)
+            witnesses = {
+                index: extractor.of_rule(rules[index], routed=scope.is_routed) for index in in_scope(rules, form, scope)
+            }
+        self.witnesses = witnesses
+        self.rules = tuple(witnesses)
         self.open = tuple(index for index, witness in self.witnesses.items() if witness is None)
         """Rules about which the bytes of a line say nothing: every line is a candidate for these."""
         by_pattern: dict[Pattern, list[int]] = {}
@@ -92,6 +100,10 @@ class Plan:
         self._dirty = len(by_pattern)
         """Patterns from this number on make a line dirty."""
         self._backend = backend
+        self._compiled = compiled
+        self.hits = 0
+        """Hits so far, and bytes scanned."""
+        self.scanned_bytes = 0
         self._literals = frozenset(pattern for pattern in by_pattern if not pattern.is_regex)
         self._clearings = 0
         self._guards = Guards(rules, form, routed=scope.is_routed)
@@ -128,8 +140,17 @@ class Plan:
 
     @cached_property
     def _scanner(self) -> Scanner:
-        """Compiled when first needed: many a plan is made only to be weighed."""
-        return scanner(self.patterns, self._backend)
+        """Compiled when first needed. Raises: StaleError."""
+        compiled, self._compiled = self._compiled, ()
+        return scanner(self.patterns, self._backend, compiled)
+
+    def compile(self) -> None:
+        """Do it now. Raises: StaleError."""
+        self._scanner  # noqa: B018  # a property that compiles
+
+    def compiled(self) -> list[bytes]:
+        """The scanner as bytes, if it has such a form. Raises: StaleError."""
+        return self._scanner.saved()
 
     def _hits(self, data: bytes) -> Hits:
         hits = self._scanner.hits(data)
@@ -140,6 +161,8 @@ class Plan:
         hits.extend((stop, dirty) for stop in _long_lines(data))
         hits.extend((stop, dirty) for stop in _nuls(data))
         hits.sort()
+        self.hits += len(hits)
+        self.scanned_bytes += len(data)
         return hits
 
     def _entry(self, hit: int | frozenset[int]) -> _Candidates:
@@ -192,6 +215,11 @@ class _Unasked:
             return self._rules
         rules, narrow = self._plan.ask(self._hit, self._rules)
         return narrow(line) if narrow is not None else rules or ()
+
+
+def in_scope(rules: Sequence[Rule], form: RawForm, scope: Scope) -> list[int]:
+    """Positions of the rules that lines of this form can match there."""
+    return [index for index, rule in enumerate(rules) if _in_scope(rule, form, scope)]
 
 
 def _in_scope(rule: Rule, form: RawForm, scope: Scope) -> bool:

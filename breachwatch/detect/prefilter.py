@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
 from breachwatch.detect.witness import Pattern
+from breachwatch.errors import RuleError
 
 Hits = list[tuple[int, int]]
 """(offset behind the last byte of a hit, number of the pattern), in any order."""
@@ -23,6 +25,14 @@ class Scanner(Protocol):
         """Where which pattern ends."""
         ...
 
+    def saved(self) -> list[bytes]:
+        """What `scanner` takes instead of compiling again; empty: compiling costs no more than reading."""
+        ...
+
+
+class StaleError(RuleError):
+    """A saved scanner is of another machine or version, or damaged."""
+
 
 def backend() -> str:
     """Name of the scanner that this installation has: hyperscan, ahocorasick_rs, or empty."""
@@ -32,9 +42,22 @@ def backend() -> str:
     return ""
 
 
-def scanner(patterns: Sequence[Pattern], name: str | None = None) -> Scanner:
-    """Compile patterns for a backend (by default the best that is installed). Raises: ImportError."""
-    return BACKENDS[backend() if name is None else name](patterns)
+def counting_backend() -> str:
+    """Name of the scanner that is made fastest, for a single pass over little."""
+    return "ahocorasick_rs" if find_spec("ahocorasick_rs") is not None else backend()
+
+
+def version(name: str) -> str:
+    """The backend with its version: what another one saved is of no use to it."""
+    return f"{name} {getattr(import_module(name), '__version__', '')}"
+
+
+def scanner(patterns: Sequence[Pattern], name: str | None = None, saved: Sequence[bytes] = ()) -> Scanner:
+    """Compile patterns for a backend (by default the best that is installed), or take over what it `saved` of them.
+
+    Raises: ImportError, StaleError.
+    """
+    return BACKENDS[backend() if name is None else name](patterns, saved)
 
 
 class HyperscanScanner:
@@ -43,11 +66,14 @@ class HyperscanScanner:
     Scans run without the interpreter lock.
     """
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], saved: Sequence[bytes] = ()) -> None:
         self._hits: Hits = []
         literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
-        groups = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
-        self._databases = [_compiled(patterns, group) for group in (literals, *groups) if group]
+        expressions = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
+        groups = [group for group in (literals, *expressions) if group]
+        if saved and len(saved) != len(groups):
+            raise StaleError("a saved scanner is incomplete", hint="it is compiled again")
+        self._databases = list(map(_restored, saved)) if saved else [_compiled(patterns, group) for group in groups]
         note = self._hits.append
 
         def seen(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
@@ -61,6 +87,12 @@ class HyperscanScanner:
         for database in self._databases:
             database.scan(data, match_event_handler=self._seen)
         return self._hits
+
+    def saved(self) -> list[bytes]:
+        """The compiled automata, bound to the kind of processor and the version of the library."""
+        import hyperscan
+
+        return [bytes(hyperscan.dumpb(database)) for database in self._databases]
 
 
 def _compiled(patterns: Sequence[Pattern], numbers: Sequence[int]) -> Any:
@@ -80,10 +112,22 @@ def _compiled(patterns: Sequence[Pattern], numbers: Sequence[int]) -> Any:
     return database
 
 
+def _restored(saved: bytes) -> Any:
+    """The database that was saved. Raises: StaleError."""
+    import hyperscan
+
+    try:
+        database = hyperscan.loadb(saved, hyperscan.HS_MODE_BLOCK)
+        database.scratch = hyperscan.Scratch(database)
+    except hyperscan.error as error:
+        raise StaleError("a saved scanner cannot be used here", hint="it is compiled again") from error
+    return database
+
+
 class AhoCorasickScanner:
     """Literals by Aho-Corasick over lower-cased bytes; the few regular expressions one by one."""
 
-    def __init__(self, patterns: Sequence[Pattern]) -> None:
+    def __init__(self, patterns: Sequence[Pattern], _saved: Sequence[bytes] = ()) -> None:
         import ahocorasick_rs
 
         self._literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
@@ -111,8 +155,12 @@ class AhoCorasickScanner:
             found.extend((match.end(), number) for match in finditer(low))
         return found
 
+    def saved(self) -> list[bytes]:
+        """Nothing: it is compiled as fast as read."""
+        return []
 
-BACKENDS: dict[str, Callable[[Sequence[Pattern]], Scanner]] = {
+
+BACKENDS: dict[str, Callable[[Sequence[Pattern], Sequence[bytes]], Scanner]] = {
     "hyperscan": HyperscanScanner,
     "ahocorasick_rs": AhoCorasickScanner,
 }

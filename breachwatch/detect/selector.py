@@ -1,57 +1,107 @@
-"""The plans of one set of rules: one for each form of lines and scope, made when needed, then fitted to the lines.
+"""The plans of one set of rules: one for each form of lines and scope, fitted to the lines, kept from start to start.
 
-Which of several sound witnesses is looked for changes only the speed. So the first lines of a form are counted for all
-of them, and the plan is made again with what is rare there.
+Which of several sound witnesses is looked for changes only the speed. So a plan is fitted to the first lines there are
+(fitting.py), again when these were few, and again when lines hold much more of what it looks for than they did.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from hashlib import sha256
+from typing import Protocol
+
+import msgspec
 
 from breachwatch.detect.eventview import Judge
+from breachwatch.detect.fitting import Choice, Fitting, cost_of
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
-from breachwatch.detect.plan import Plan, Scope
-from breachwatch.detect.prefilter import backend, scanner
-from breachwatch.detect.witness import Cost, Extractor, Pattern, prior
+from breachwatch.detect.plan import Plan, Scope, in_scope
+from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
+from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
+from breachwatch.detect.witness import Pattern
 from breachwatch.model.rawform import RawForm
 
+FEW_BYTES = 64 << 10
+"""Lines of a source that has fewer are searched by a scanner that is made fast and runs slowly."""
+
 SAMPLE_BYTES = 1 << 20
-"""Lines that a plan is fitted to."""
+"""Most that a plan is fitted to."""
 
-LEAST_BYTES = 1 << 20
+DRIFT = 2.0
+"""So many times the expected hits are a reason to fit again."""
+
+FEW_HITS = 0.01
+"""Hits per line that are too few to be a reason."""
+
+WINDOW_BYTES = 4 << 20
 RULE_BYTES = 4 << 10
-"""Fitting begins after so many bytes, and so many for each rule: before, it would cost more than it gains."""
+"""Hits are compared after so many bytes, and so many for each rule: fitting costs that much."""
 
-SHORT = 3
-"""Shorter literals are everywhere: counting them costs more than knowing it."""
+MAX_WINDOW_BYTES = 4 << 30
+"""The window doubles with each fit, up to this: whoever writes the lines cannot make us fit all the time."""
 
-REGEX_COST = 2e-4
-"""What an expression has to save, in hits per line, to be worth more than a literal."""
+
+class PlanStore(Protocol):
+    """Keeps plans between starts."""
+
+    def load(self, key: str) -> bytes | None:
+        """What was kept under the key, unchanged, by ourselves; None for anything else."""
+        ...
+
+    def keep(self, key: str, data: bytes) -> None:
+        """Keep it if that is possible."""
+        ...
 
 
 @dataclass(slots=True)
-class _Fitted:
-    """A plan, and the lines seen until it is fitted to them."""
+class _Running:
+    """A plan, what it was expected to cost, and the lines to fit the next one to."""
 
     plan: Plan
+    expected: float
+    """Hits per byte."""
+    few: float
+    """Hits per byte that are no reason to fit again."""
+    is_collecting: bool
+    window_bytes: int
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
-    passed_bytes: int = 0
-    is_fitted: bool = False
+    is_slow: bool = False
+    """Its scanner is for few lines."""
+
+    def collect(self, data: bytes) -> None:
+        """Keep lines for the next fit."""
+        part = data[: SAMPLE_BYTES - self.size_bytes]
+        self.lines.append(part)
+        self.size_bytes += len(part)
+
+    @property
+    def rate(self) -> float:
+        """Hits per byte in this window."""
+        return self.plan.hits / max(1, self.plan.scanned_bytes)
+
+    @property
+    def has_drifted(self) -> bool:
+        """The window is over, and there were many more hits than expected."""
+        return self.plan.scanned_bytes >= self.window_bytes and self.rate > DRIFT * max(self.expected, self.few)
 
 
 class Selector:
     """Which lines a set of rules has to look at."""
 
-    def __init__(self, rules: RuleSet, *, library: str | None = None) -> None:
+    def __init__(self, rules: RuleSet, *, library: str | None = None, store: PlanStore | None = None) -> None:
+        """`library`: the only scanner to be used; by default the best that are installed."""
         self._rules = rules
         self._library = backend() if library is None else library
-        self._plans: dict[tuple[str, Scope], _Fitted] = {}
+        self._fast_made = counting_backend() if library is None else library
+        self._store = store
+        self._plans: dict[tuple[str, Scope], _Running] = {}
         self._programs: dict[str, Programs] = {}
+        self.fits = 0
+        """Plans made so far."""
 
     @cached_property
     def judge(self) -> Judge:
@@ -68,15 +118,20 @@ class Selector:
         key = (form.name, scope)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = _Fitted(self._plan(form, scope, self.cost))
-        if not found.is_fitted:
-            room = SAMPLE_BYTES - found.size_bytes
-            found.lines.append(data[:room])
-            found.size_bytes += len(data[:room])
-            found.passed_bytes += len(data)
-            if found.passed_bytes >= max(LEAST_BYTES, RULE_BYTES * len(found.plan.rules)):
-                found.plan = self._fit(form, scope, found.plan.rules, b"".join(found.lines))
-                found.is_fitted, found.lines = True, []
+            found = self._plans[key] = self._restored(form, scope) or self._fitted(form, scope, data)
+            if found.is_slow:
+                found.collect(data)
+        elif found.is_slow:
+            found.collect(data)
+            if found.size_bytes >= FEW_BYTES:
+                found = self._plans[key] = self._fitted(form, scope, b"".join(found.lines))
+        elif found.is_collecting:
+            found.collect(data)
+            if found.size_bytes >= SAMPLE_BYTES:
+                found = self._plans[key] = self._refitted(form, scope, found)
+        elif found.plan.scanned_bytes >= found.window_bytes:
+            found.is_collecting = found.has_drifted
+            found.plan.hits = found.plan.scanned_bytes = 0
         return found.plan
 
     def programs(self, form: RawForm) -> Programs | None:
@@ -88,44 +143,81 @@ class Selector:
             found = self._programs[form.name] = Programs(self._rules.rules, form.derived)
         return found
 
-    def cost(self, pattern: Pattern) -> float:
-        """Expected hits of a pattern per line, before any was seen."""
-        return prior(pattern)
+    def cost(self, pattern: Pattern, rate: float | None) -> float:
+        """Price of a pattern, given its hits per line in a sample; None: it was not counted."""
+        return cost_of(pattern, rate)
 
-    def _plan(self, form: RawForm, scope: Scope, cost: Cost) -> Plan:
-        return Plan(self._rules.rules, form, scope, cost=cost, backend=self._library)
+    # -- making plans ---------------------------------------------------------------------------------------------
 
-    def _fit(self, form: RawForm, scope: Scope, rules: Iterable[int], sample: bytes) -> Plan:
-        """The plan that looks for what is rare in the sample."""
-        asked: set[Pattern] = set()
+    def _choice(self, form: RawForm, scope: Scope, sample: bytes) -> Choice:
+        self.fits += 1
+        rules = self._rules.rules
+        fitting = Fitting(rules, form, sample, library=self._fast_made, cost=self.cost)
+        return fitting.choice(in_scope(rules, form, scope), routed=scope.is_routed)
 
-        def note(pattern: Pattern) -> float:
-            asked.add(pattern)
-            return 0.0
+    def _fitted(self, form: RawForm, scope: Scope, sample: bytes) -> _Running:
+        """The first plan: a lasting one where there are enough lines to fit it to."""
+        choice = self._choice(form, scope, sample[:SAMPLE_BYTES])
+        is_slow = len(sample) < FEW_BYTES and self._fast_made != self._library
+        found = self._running(form, scope, choice, is_slow=is_slow)
+        if not is_slow:
+            self._keep(form, scope, found)
+        return found
 
-        extractor = Extractor(form, note)
-        for index in rules:
-            extractor.of_rule(self._rules.rules[index], routed=scope.is_routed)
-        fresh = sorted(one for one in asked if len(one.data) >= SHORT)
-        return self._plan(form, scope, _Rates(self._counted(fresh, sample)).cost)
+    def _refitted(self, form: RawForm, scope: Scope, old: _Running) -> _Running:
+        """A plan for the lines collected, or the old one if that one would be hardly better."""
+        choice = self._choice(form, scope, b"".join(old.lines))
+        rate = old.rate
+        window = min(2 * old.window_bytes, MAX_WINDOW_BYTES)
+        if choice.hits_per_byte * DRIFT > rate:
+            old.expected, old.window_bytes = max(old.expected, rate), window
+            old.is_collecting, old.lines, old.size_bytes = False, [], 0
+            return old
+        found = self._running(form, scope, choice, is_slow=False)
+        found.window_bytes = window
+        self._keep(form, scope, found)
+        return found
 
-    def _counted(self, patterns: Sequence[Pattern], sample: bytes) -> dict[Pattern, float]:
-        """Hits per line of each."""
-        lines = max(1, sample.count(b"\n"))
-        hits = Counter(number for _, number in scanner(patterns, self._library).hits(sample))
-        return {pattern: hits[number] / lines for number, pattern in enumerate(patterns)}
+    def _running(self, form: RawForm, scope: Scope, choice: Choice, *, is_slow: bool) -> _Running:
+        plan = Plan(
+            self._rules.rules,
+            form,
+            scope,
+            witnesses=choice.witnesses,
+            backend=self._fast_made if is_slow else self._library,
+        )
+        few = FEW_HITS * choice.lines_per_byte
+        return _Running(plan, choice.hits_per_byte, few, False, self._window(plan.rules), is_slow=is_slow)
 
+    def _window(self, rules: Sequence[int]) -> int:
+        return WINDOW_BYTES + RULE_BYTES * len(rules)
 
-@dataclass(frozen=True, slots=True)
-class _Rates:
-    """Measured frequencies; what was too short to measure is taken for common."""
+    # -- from start to start --------------------------------------------------------------------------------------
 
-    known: Mapping[Pattern, float]
+    @cached_property
+    def _content(self) -> str:
+        """Hash of the rules."""
+        return sha256(msgspec.msgpack.encode(self._rules.rules)).hexdigest()
 
-    def cost(self, pattern: Pattern) -> float:
-        """Expected hits per line: as measured and, for what never occurred, the rarer the longer."""
-        measured = self.known.get(pattern)
-        if measured is None:
-            return max(0.1, prior(pattern))
-        dear = REGEX_COST if pattern.is_regex else 0.0
-        return measured + dear + 1e-3 * 0.5 ** min(len(pattern.data), 20)
+    def _key(self, form: RawForm, scope: Scope) -> str:
+        return "\0".join((self._content, form.name, repr(scope), version(self._library)))
+
+    def _keep(self, form: RawForm, scope: Scope, found: _Running) -> None:
+        if self._store is None or not (compiled := found.plan.compiled()):
+            return
+        saved = StoredPlan(dict(found.plan.witnesses), found.expected, found.few, compiled)
+        self._store.keep(self._key(form, scope), stored_plan(saved))
+
+    def _restored(self, form: RawForm, scope: Scope) -> _Running | None:
+        """The plan that an earlier start kept."""
+        data = None if self._store is None else self._store.load(self._key(form, scope))
+        saved = None if data is None else restored_plan(data)
+        rules = self._rules.rules
+        if saved is None or list(saved.witnesses) != in_scope(rules, form, scope):
+            return None
+        plan = Plan(rules, form, scope, witnesses=saved.witnesses, backend=self._library, compiled=saved.compiled)
+        try:
+            plan.compile()
+        except StaleError:
+            return None
+        return _Running(plan, saved.expected, saved.few, False, self._window(plan.rules))

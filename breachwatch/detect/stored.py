@@ -1,4 +1,4 @@
-"""Loaded rules as bytes and back: reading them is many times cheaper than parsing Sigma again."""
+"""Loaded rules and fitted plans as bytes and back: reading them is many times cheaper than making them again."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import msgspec
 
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Correlation, Rule
+from breachwatch.detect.witness import Pattern, Witness
 from breachwatch.errors import RuleError
 
 
@@ -42,3 +43,50 @@ def restored(data: bytes, key: str) -> RuleSet | None:
         return None
     refused = tuple(RuleError(item.message, source=item.source, hint=item.hint) for item in found.refused)
     return RuleSet(rules=found.rules, correlations=found.correlations, refused=refused, fingerprint=found.fingerprint)
+
+
+class StoredPlan(msgspec.Struct, frozen=True):
+    """What makes up a fitted plan."""
+
+    witnesses: dict[int, Witness | None]
+    """By position of the rule, in order."""
+    expected: float
+    """Hits per byte."""
+    few: float
+    compiled: list[bytes]
+    """The scanner of all its patterns."""
+
+
+class _Plan(msgspec.Struct, frozen=True, array_like=True):
+    patterns: list[Pattern]
+    witnesses: list[tuple[int, list[int] | None]]
+    expected: float
+    few: float
+    compiled: list[bytes]
+
+
+_plan_decoder = msgspec.msgpack.Decoder(_Plan)
+
+
+def stored_plan(plan: StoredPlan) -> bytes:
+    """The plan as bytes."""
+    patterns = sorted(frozenset[Pattern]().union(*filter(None, plan.witnesses.values())))
+    numbers = {pattern: number for number, pattern in enumerate(patterns)}
+    witnesses = [
+        (index, None if witness is None else sorted(numbers[pattern] for pattern in witness))
+        for index, witness in plan.witnesses.items()
+    ]
+    return msgspec.msgpack.encode(_Plan(patterns, witnesses, plan.expected, plan.few, plan.compiled))
+
+
+def restored_plan(data: bytes) -> StoredPlan | None:
+    """The plan that `stored_plan` made; None for anything else."""
+    try:
+        found = _plan_decoder.decode(data)
+        witnesses = {
+            index: None if numbers is None else frozenset(found.patterns[number] for number in numbers)
+            for index, numbers in found.witnesses
+        }
+    except (msgspec.MsgspecError, ValueError, IndexError, RecursionError):
+        return None
+    return StoredPlan(witnesses, found.expected, found.few, found.compiled)

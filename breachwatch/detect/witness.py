@@ -48,6 +48,9 @@ Options = Sequence[Witness]
 Cost = Callable[[Pattern], float]
 """Expected hits of a pattern per line."""
 
+SHORT = 3
+"""Shorter literals are everywhere."""
+
 NUMERIC = frozenset("0123456789.+-eE")
 
 ODD_NUMBER = Pattern(is_regex=True, data=rb"[\s:,\[](?:-?[0-9.]{16,}|-?[0-9]*\.0000|-?[0-9.]+e[-+0-9])")
@@ -289,8 +292,9 @@ def _url_parts(text: str) -> list[Witness]:
         if char == "\n":
             found.append(frozenset(map(literal, ("%0a", "\\n"))))
         elif char.isascii() and char not in " +%\x7f" and not UNRESERVED.fullmatch(char):
-            raw = Pattern(is_regex=False, data=char.encode("ascii"))
-            found.append(frozenset({raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
+            # a NUL makes its line dirty, and Hyperscan takes no literal that begins with one
+            raw = [] if char == "\0" else [Pattern(is_regex=False, data=char.encode("ascii"))]
+            found.append(frozenset({*raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
     return found
 
 
@@ -343,7 +347,7 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
             if first and last and endings:
                 found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
-    if not found and not text.isascii():
+    if not text.isascii() and all(len(match[0]) < SHORT for match in _PLAIN.finditer(text)):
         found.append(_spelled(text))
     return found
 
