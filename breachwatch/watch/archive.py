@@ -14,6 +14,7 @@ from typing import BinaryIO, cast
 from breachwatch.errors import WatchError
 from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
+from breachwatch.watch.birth import born_ns
 from breachwatch.watch.fingerprint import HEAD_BYTES, TAIL_BYTES, head_hash
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.lines import Cutter, Piece, chunk_size
@@ -108,6 +109,7 @@ class PackedTail:
         self.changed = True
         self.source = self.name = known.source
         self.identity = (known.device, known.inode)
+        self.born_ns = 0 if file is None else born_ns(file.fileno())
         self._file = file
         self._stream = stream
         self._known = known
