@@ -188,7 +188,7 @@ class LogFiles:
         try:
             if not tail.has_news():
                 return
-            if tail.was_empty():  # nothing tells whether it was filled, copied and cut since
+            if tail.was_empty:  # nothing tells whether it was filled, copied and cut since
                 self._look(tail.source, (tail.changed_ns,), is_cut=True)
             if (gap := tail.check()) is not None:
                 yield self._cut_in_place(tail, tail.checkpoint(), gap)

@@ -156,6 +156,7 @@ class FileTail:
         """True if there are bytes that were not looked at yet."""
         return self.size() != self._cutter.offset
 
+    @property
     def was_empty(self) -> bool:
         """True if the last check found nothing in it."""
         return self._seen_size == 0
