@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from breachwatch.detect.rawregex import stretch
 from breachwatch.detect.regexlits import required_literals
 from breachwatch.detect.rule import (
     And,
@@ -26,7 +27,7 @@ from breachwatch.detect.rule import (
     Rule,
     TimePart,
 )
-from breachwatch.detect.values import ANY, Regex, Scalar, Text, Value, folded
+from breachwatch.detect.values import ANY, NUMERIC, Regex, Scalar, Text, Value, folded
 from breachwatch.model.rawform import RawForm, Words
 
 
@@ -50,8 +51,6 @@ Cost = Callable[[Pattern], float]
 
 SHORT = 3
 """Shorter literals are everywhere."""
-
-NUMERIC = frozenset("0123456789.+-eE")
 
 ODD_NUMBER = Pattern(is_regex=True, data=rb"[\s:,\[](?:-?[0-9.]{16,}|-?[0-9]*\.0000|-?[0-9.]+e[-+0-9])")
 """JSON numbers whose decimal text is not what stands in the line: exponents, many digits, very small fractions."""
@@ -159,8 +158,6 @@ class Extractor:
 
     def stretch(self, leaf: Condition) -> bytes | None:
         """Of a regular expression about one field: what a line holds, as an expression over its raw bytes."""
-        from breachwatch.detect.rawregex import stretch
-
         if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Regex):
             return None
         known = [name for name in (leaf.field, *leaf.also) if self._form.escapes_json or self._is_known(name)]
