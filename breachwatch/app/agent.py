@@ -157,7 +157,7 @@ class Agent:
             self._pipeline.restore(unfinished)
         if not self._pipeline.is_prefiltering:
             self.note("prefilter_absent", "neither hyperscan nor ahocorasick_rs is installed: every line is read")
-        self._crew = Crew(settings.processes, start=self._start_looker, monotonic=clock.monotonic, note=self.note)
+        self.crew = Crew(settings.processes, start=self._start_looker, monotonic=clock.monotonic, note=self.note)
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_release = self._clock.monotonic() + RELEASE_S
@@ -245,10 +245,10 @@ class Agent:
         """Poll every source once; those with a process of their own are worked on while the others are read."""
         seen, batches = 0, []
         for watched in self._sources:
-            if self._crew.has(watched.source.name):
+            if self.crew.has(watched.source.name):
                 items = list(watched.source.poll(BATCH_BYTES))
                 seen += len(items)
-                batches.append(self._crew.batch(watched.source.name, items, self._pipeline, watched.how))
+                batches.append(self.crew.batch(watched.source.name, items, self._pipeline, watched.how))
                 self._took(watched, sum(len(item.data) for item in items if isinstance(item, Block)))
             else:
                 seen += self._tick_source(watched)
@@ -267,7 +267,7 @@ class Agent:
         return seen
 
     def _took(self, watched: WatchedSource, size_bytes: int) -> None:
-        self._crew.took(watched.source.name, is_full=size_bytes >= BATCH_BYTES // 2)
+        self.crew.took(watched.source.name, is_full=size_bytes >= BATCH_BYTES // 2)
 
     def _start_looker(self) -> Looker:
         return Looker(self._pipeline.detector.rules, str(self._cache))
@@ -352,7 +352,7 @@ class Agent:
         detector = Detector(rules)
         detector.restore(self._pipeline.detector.snapshot())
         self._pipeline.detector = detector
-        self._crew.close()
+        self.crew.close()
         self.note("rules_reloaded", f"{len(rules.rules)} rules, {len(rules.correlations)} correlations")
 
     def names_changed(self) -> None:
@@ -373,7 +373,7 @@ class Agent:
 
     def close(self) -> None:
         """Release files, watches and processes; nothing is lost, the store knows how far we came."""
-        self._crew.close()
+        self.crew.close()
         for watched in self._sources:
             watched.source.close()
 
