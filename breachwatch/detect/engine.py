@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -11,7 +12,15 @@ from breachwatch.detect.correlate import Correlator, Firing, _Saved
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
-from breachwatch.model import Event, LogSource, Match
+from breachwatch.model import Event, LogSource, Match, RuleRef
+
+_new = object.__new__
+_set_id = Match.__dict__["id"].__set__
+_set_rule = Match.__dict__["rule"].__set__
+_set_event = Match.__dict__["event"].__set__
+_set_group = Match.__dict__["group"].__set__
+_set_window = Match.__dict__["window"].__set__
+_set_event_ids = Match.__dict__["event_ids"].__set__
 
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
 
@@ -55,8 +64,7 @@ class Detector:
         for rule in rules:
             if judged or holds(rule.condition, event):
                 if rule.emits:
-                    found.append(Match(id=_match_id(rule.ref.id, event.id), rule=rule.ref, event=event,
-                                       event_ids=(event.id,)))  # fmt: skip
+                    found.append(_rule_match(rule.ref, event))
                 if rule.ref.id in self._readers:
                     self._correlate(rule.ref.id, event, found)
         return found
@@ -97,7 +105,9 @@ class Detector:
 
     def _few(self, among: Sequence[int], logsource: LogSource) -> list[Rule]:
         rules = self.rules.rules
-        return [rule for index in among if self._fits(rule := rules[index], logsource)]
+        if self.any_logsource:
+            return [rules[index] for index in among]
+        return [rule for index in among if applies((rule := rules[index]).logsource, logsource)]
 
     def _rules_for(self, logsource: LogSource) -> Sequence[Rule]:
         rules = self._by_logsource.get(logsource)
@@ -144,6 +154,26 @@ class Detector:
             if correlator is None or not correlator.load(part):
                 self._dropped += sum(len(group.events) for _, group in part.groups)
         self._changed = True
+
+
+def _rule_match(ref: RuleRef, event: Event) -> Match:
+    """The match of a rule alone, made through its slots, like events (parse/event.py)."""
+    digest = _seed(ref.id).copy()
+    digest.update(event.id.encode())
+    match: Match = _new(Match)
+    _set_id(match, digest.hexdigest())
+    _set_rule(match, ref)
+    _set_event(match, event)
+    _set_group(match, {})
+    _set_window(match, None)
+    _set_event_ids(match, (event.id,))
+    return match
+
+
+@lru_cache(maxsize=4096)
+def _seed(rule_id: str) -> blake2b:
+    """Where `_match_id` of a rule and an event stands after the rule."""
+    return blake2b(f"{rule_id}\0".encode(), digest_size=16)
 
 
 def _match_id(*parts: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +10,7 @@ import msgspec
 from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View
 from breachwatch.detect.reference import OWN_PREFIXES
 from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import all_texts, as_text, folded
+from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import FieldValue
 
 MAX_PROGRAMS = 4_096
@@ -25,8 +25,11 @@ MAX_OPEN = 60
 MISSING: Any = object()
 """Stands for a field that is not there."""
 
-Field = tuple[tuple[str, ...], bool]
-"""Attributes that stand for a field's names, and whether it may stand nested."""
+Getter = Callable[[Any], Any]
+"""The value of a field of a partial record, or MISSING. Raises: Undecided, where the field may stand nested."""
+
+_LOW, _TEXTS = -2, -3
+"""Where a view keeps the line in lower case, and all its texts."""
 
 _decode_all = msgspec.json.Decoder().decode
 
@@ -34,24 +37,24 @@ _decode_all = msgspec.json.Decoder().decode
 class _Fields(View):
     """A record of which only some fields were decoded."""
 
-    __slots__ = ("_is_nested", "_low", "_roots", "_texts", "line", "names", "record")
+    __slots__ = ("getters", "line", "record")
 
-    def __init__(self, record: Any, names: Mapping[int, Field], roots: tuple[str, ...], line: bytes) -> None:
-        super().__init__()
+    def __init__(self, record: Any, getters: Mapping[int, Getter], line: bytes) -> None:
         self.record = record
-        self._roots = roots
-        self._is_nested: bool | None = None
-        self.names = names
+        self.getters = getters
         self.line = line
-        self._low: bytes | None = None
-        self._texts: list[str] | None = None
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
             whole = self[field] = "\0".join(map(folded, self.texts()))
             return whole
-        value = self.raw(field)
-        if value is None:
+        value = self.getters[field](self.record)
+        text: str | None
+        if type(value) is str and len(value) <= MAX_VALUE:
+            text = value.lower()
+            if not text.isascii():
+                text = folded(value)
+        elif value is None or value is MISSING:
             text = None
         elif (text := as_text(value)) is None:
             raise Undecided
@@ -62,7 +65,7 @@ class _Fields(View):
 
     def raw(self, field: int) -> Any:
         """The single value of a field, None if it is missing or null. Raises: Undecided."""
-        value = self._value(field)
+        value = self.getters[field](self.record)
         if value is MISSING:
             return None
         if isinstance(value, list | dict):
@@ -71,41 +74,26 @@ class _Fields(View):
 
     def there(self, field: int) -> bool:
         """The field is there, even as null. Raises: Undecided."""
-        return self._value(field) is not MISSING
-
-    def _value(self, field: int) -> Any:
-        attributes, dotted = self.names[field]
-        record = self.record
-        for attribute in attributes:
-            value = getattr(record, attribute)
-            if value is not MISSING:
-                return value
-            if dotted and self._nested():
-                raise Undecided  # the field may stand nested
-        return MISSING
-
-    def _nested(self) -> bool:
-        """True if some field may stand nested in the record."""
-        if self._is_nested is None:
-            self._is_nested = any(getattr(self.record, root) is not MISSING for root in self._roots)
-        return self._is_nested
+        return self.getters[field](self.record) is not MISSING
 
     def low(self) -> bytes:
         """The line, in lower case as far as it is ASCII."""
-        if self._low is None:
-            self._low = self.line.lower()
-        return self._low
+        low: bytes | None = self.get(_LOW)
+        if low is None:
+            low = self[_LOW] = self.line.lower()
+        return low
 
     def texts(self) -> list[str]:
         """Every text of the event that keywords search. Raises: Undecided."""
-        if self._texts is None:
+        texts: list[str] | None = self.get(_TEXTS)
+        if texts is None:
             try:
                 record: Mapping[str, FieldValue] = _decode_all(self.line)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
                 raise Undecided from None
             values = (value for name, value in record.items() if not name.startswith(OWN_PREFIXES))
-            self._texts = [text for value in values for text in all_texts(value)]
-        return self._texts
+            texts = self[_TEXTS] = [text for value in values for text in all_texts(value)]
+        return texts
 
 
 class Program:
@@ -114,15 +102,14 @@ class Program:
     def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names]) -> None:
         self._parts = parts
         attributes: dict[str, str] = {}
-        self._names: dict[int, Field] = {}
-        all_roots: set[str] = set()
-        for number, names in fields.items():
-            roots = {root for name in names for root in _roots(name)}
-            for name in (*names, *sorted(roots)):
-                attributes.setdefault(name, f"f{len(attributes)}")
-            self._names[number] = tuple(attributes[name] for name in names), bool(roots)
-            all_roots |= roots
-        self._roots = tuple(sorted(attributes[root] for root in all_roots))
+        all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
+        for name in (*(name for names in fields.values() for name in names), *all_roots):
+            attributes.setdefault(name, f"f{len(attributes)}")
+        roots = [attributes[root] for root in all_roots]
+        self._getters = {
+            number: _getter([attributes[name] for name in names], roots if any(map(_roots, names)) else [])
+            for number, names in fields.items()
+        }
         record = msgspec.defstruct(
             "Record",
             [(attribute, Any, MISSING) for attribute in attributes.values()],
@@ -133,13 +120,28 @@ class Program:
 
     def matching(self, line: bytes) -> tuple[int, ...]:
         """Those of the rules whose condition the line satisfies. Raises: Undecided."""
-        if line.count(b"{") + line.count(b"[") > MAX_OPEN:
+        # brackets beyond the first are worth counting
+        if (line.rfind(b"{") > 0 or b"[" in line) and line.count(b"{") + line.count(b"[") > MAX_OPEN:
             raise Undecided
         try:
-            view = _Fields(self._decode(line), self._names, self._roots, line)
+            view = _Fields(self._decode(line), self._getters, line)
         except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
             raise Undecided from None
         return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
+def _getter(attributes: Sequence[str], roots: Sequence[str]) -> Getter:
+    """The first attribute that is there; where none is, the field may stand nested if one of the roots is there."""
+    lines = ["def get(r):"]
+    nested = " or ".join(f"r.{root} is not M" for root in roots)
+    for attribute in attributes:
+        lines += [f" v = r.{attribute}", " if v is not M: return v"]
+        lines += [f" if {nested}: raise U"] if nested else []
+    lines.append(" return M")
+    made: dict[str, Any] = {"__builtins__": {}, "M": MISSING, "U": Undecided}
+    exec("\n".join(lines), made)  # noqa: S102  # names of attributes are our own
+    getter: Getter = made["get"]
+    return getter
 
 
 class Programs:

@@ -1,17 +1,17 @@
 """Matches become incidents: which one a match joins, how it opens one, how an incident grows. In event time, pure.
 
-The hub (with its tables) and `scan` (with an `IncidentBook`) run the same three functions, so they find the same
-incidents.
+The hub (with its tables) runs `place`, `open_incident` and `absorb`; `scan` has an `IncidentBook`, whose incidents grow
+in place. Both find the same incidents: they grow by the same code, and a test compares whom they join.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from datetime import datetime
 from hashlib import blake2b
 
-from breachwatch.model import FieldValue, Incident, IncidentState, Match, Severity
+from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -43,13 +43,22 @@ MAX_CANDIDATES = 64
 _NOT_JOINED = frozenset({IncidentState.CLOSED, IncidentState.DISMISSED})
 
 
-def match_keys(match: Match) -> tuple[tuple[str, str], ...]:
+Keys = tuple[tuple[str, str], ...]
+
+
+def match_keys(match: Match) -> Keys:
     """The (field, value) pairs by which `match` may join an incident, bounded, in the order the rule names them."""
     keys: dict[tuple[str, str], None] = {}
+    known, group = match.event.fields, match.group
     for name in match.rule.group_by:
-        value = match.group.get(name)
-        found = _values(match.event.fields.get(name)) if value is None else _values(value)
-        keys.update(((name, text), None) for text in found)
+        value: FieldValue = group.get(name) if group else None
+        if value is None:
+            value = known.get(name)
+        if isinstance(value, str):
+            if value:
+                keys[name, bounded(value)] = None
+        elif value is not None:
+            keys.update(((name, text), None) for text in _values(value))
     return tuple(keys)
 
 
@@ -59,29 +68,20 @@ def place(match: Match, candidates: Sequence[Incident]) -> Incident | None:
     None: it belongs to none of them.
     """
     keys = frozenset(match_keys(match))
+    first, last = _span(match)
     joinable = [
         incident
         for incident in candidates
-        if incident.state not in _NOT_JOINED and not keys.isdisjoint(incident.keys) and _is_near(match, incident)
+        if incident.state not in _NOT_JOINED
+        and not keys.isdisjoint(incident.keys)
+        and _is_near(incident.first_seen, incident.last_seen, first, last, match.rule.within_s)
     ]
     return min(joinable, key=lambda incident: (incident.opened_at, incident.id), default=None)
 
 
 def open_incident(match: Match, *, incident_id: str, now: datetime) -> Incident:
     """A new incident from its first match."""
-    first, last = _span(match)
-    return Incident(
-        id=incident_id,
-        title=bounded(match.rule.title)[:MAX_TITLE_CHARS],
-        severity=match.rule.level,
-        opened_at=now,
-        first_seen=first,
-        last_seen=last,
-        count=_count(match),
-        rules=(match.rule.id,),
-        keys=frozenset(match_keys(match)[:MAX_KEYS]),
-        entities=_entities({}, match),
-    )
+    return _Growing.opened(match, match_keys(match), incident_id=incident_id, now=now).incident()
 
 
 def absorb(incident: Incident, match: Match) -> Incident:
@@ -89,62 +89,183 @@ def absorb(incident: Incident, match: Match) -> Incident:
 
     The title is that of the first rule among the most severe. The caller absorbs each match once.
     """
-    first, last = _span(match)
-    rises = match.rule.level.rank > incident.severity.rank
-    rules = incident.rules
-    if match.rule.id not in rules and len(rules) < MAX_RULES:
-        rules = (*rules, match.rule.id)
-    return replace(
-        incident,
-        title=bounded(match.rule.title)[:MAX_TITLE_CHARS] if rises else incident.title,
-        severity=Severity(match.rule.level) if rises else incident.severity,
-        first_seen=min(first, incident.first_seen),
-        last_seen=max(last, incident.last_seen),
-        count=incident.count + _count(match),
-        rules=rules,
-        keys=_keys(incident.keys, match),
-        entities=_entities(incident.entities, match),
-    )
+    growing = _Growing.of(incident)
+    growing.absorb(match, match_keys(match), *_span(match))
+    return growing.onto(incident)
 
 
-@dataclass(slots=True)
+_NO_ENTITIES: dict[str, tuple[str, ...]] = dict.fromkeys(ENTITY_FIELDS, ())
+_new = object.__new__
+_SLOTS = tuple(Incident.__dict__[item.name].__set__ for item in fields(Incident))
+_LATER = tuple(item.default for item in fields(Incident)[11:])
+"""What only people change."""
+
+
+class _Growing:
+    """An incident that grows in place: a match costs what is new in it."""
+
+    __slots__ = ("count", "entities", "first", "id", "keys", "last", "opened_at", "rules", "severity", "title")
+
+    def __init__(
+        self, incident_id: str, title: str, severity: Severity, *, opened_at: datetime, first: datetime, last: datetime
+    ) -> None:
+        self.id = incident_id
+        self.title = title
+        self.severity = severity
+        self.opened_at = opened_at
+        self.first = first
+        self.last = last
+        self.count = 0
+        self.rules: dict[str, None] = {}
+        self.keys: set[tuple[str, str]] = set()
+        self.entities: dict[str, dict[str, None]] = {}
+        """Of each name the distinct values, in the order seen."""
+
+    @classmethod
+    def opened(cls, match: Match, keys: Keys, *, incident_id: str, now: datetime) -> _Growing:
+        """A new one from its first match, whose `match_keys` are `keys`."""
+        first, last = _span(match)
+        rule = match.rule
+        growing = cls(incident_id, _title(rule), rule.level, opened_at=now, first=first, last=last)
+        growing.absorb(match, keys, first, last)
+        return growing
+
+    @classmethod
+    def of(cls, incident: Incident) -> _Growing:
+        """The incident as it is now, to grow on."""
+        growing = cls(
+            incident.id,
+            incident.title,
+            incident.severity,
+            opened_at=incident.opened_at,
+            first=incident.first_seen,
+            last=incident.last_seen,
+        )
+        growing.count = incident.count
+        growing.rules = dict.fromkeys(incident.rules)
+        growing.keys = set(incident.keys)
+        growing.entities = {name: dict.fromkeys(incident.entities.get(name, ())) for name in ENTITY_FIELDS}
+        return growing
+
+    def absorb(self, match: Match, keys: Keys, first: datetime, last: datetime) -> None:
+        """Take a match in. `keys`: its `match_keys`; `first`, `last`: its span."""
+        rule = match.rule
+        if rule.level is not self.severity and rule.level.rank > self.severity.rank:
+            self.severity = Severity(rule.level)
+            self.title = _title(rule)
+        if first < self.first or last > self.last:
+            self.first, self.last = min(first, self.first), max(last, self.last)
+        self.count += _count(match)
+        if rule.id not in self.rules and len(self.rules) < MAX_RULES:
+            self.rules[rule.id] = None
+        for key in keys:
+            if key not in self.keys and len(self.keys) < MAX_KEYS:
+                self.keys.add(key)
+        self._note_entities(match)
+
+    def _note_entities(self, match: Match) -> None:
+        known, group, entities = match.event.fields, match.group, self.entities
+        for name in ENTITY_FIELDS:
+            if name in known:
+                value = known[name]
+                # what equals a bounded text is bounded itself
+                if not (name in entities and isinstance(value, str) and value in entities[name]):
+                    self._note_values(name, value)
+            if group and name in group:
+                self._note_values(name, group[name])
+
+    def _note_values(self, name: str, value: FieldValue) -> None:
+        known = self.entities.setdefault(name, {})
+        for text in _values(value):
+            if text not in known and not (known and next(reversed(known)) == OVERFLOW):
+                known[text if len(known) < MAX_ENTITY_VALUES else OVERFLOW] = None
+
+    def incident(self) -> Incident:
+        """The incident as it is now, open. Made through its slots: a scan may open one for every match."""
+        made: Incident = _new(Incident)
+        told = (self.id, self.title, self.severity, IncidentState.OPEN, self.opened_at, self.first, self.last,
+                self.count, tuple(self.rules), frozenset(self.keys), self._entities(), *_LATER)  # fmt: skip
+        for put, value in zip(_SLOTS, told, strict=True):
+            put(made, value)
+        return made
+
+    def onto(self, incident: Incident) -> Incident:
+        """The incident with what a match may change of it as it is now."""
+        return replace(
+            incident,
+            title=self.title,
+            severity=self.severity,
+            first_seen=self.first,
+            last_seen=self.last,
+            count=self.count,
+            rules=tuple(self.rules),
+            keys=frozenset(self.keys),
+            entities=self._entities(),
+        )
+
+    def _entities(self) -> dict[str, tuple[str, ...]]:
+        return _NO_ENTITIES | {name: tuple(values) for name, values in self.entities.items()}
+
+
 class IncidentBook:
     """Incidents in memory, in log time: what `scan` reports. Ids come from content, so a second scan gives the same."""
 
-    _incidents: dict[str, Incident] = field(default_factory=dict)
-    _by_key: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    _seen: set[str] = field(default_factory=set)
+    def __init__(self) -> None:
+        self._incidents: dict[str, _Growing] = {}
+        self._by_key: dict[tuple[str, str], list[_Growing]] = {}
+        """Newest last."""
+        self._seen: set[str] = set()
 
-    def add(self, match: Match) -> Incident | None:
-        """Put a match where it belongs; None if it was seen before or may not open an incident and none is there."""
+    def add(self, match: Match) -> bool:
+        """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
         if match.id in self._seen:
-            return None
+            return False
         keys = match_keys(match)
-        joined = place(match, self._candidates(keys))
-        if joined is None and not match.rule.opens_incident:
-            return None
-        self._seen.add(match.id)
-        if joined is None:
-            incident = open_incident(match, incident_id=_content_id(match), now=_span(match)[1])
+        first, last = _span(match)
+        growing = self._joined(keys, first, last, match.rule.within_s)
+        if growing is not None:
+            growing.absorb(match, keys, first, last)
+        elif match.rule.opens_incident:
+            growing = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
+            self._incidents[growing.id] = growing
         else:
-            incident = absorb(joined, match)
-        self._incidents[incident.id] = incident
-        self._index(incident, keys)
-        return incident
+            return False
+        self._seen.add(match.id)
+        self._index(growing, keys)
+        return True
 
     def incidents(self) -> list[Incident]:
         """All, by time of their first event."""
-        return sorted(self._incidents.values(), key=lambda incident: (incident.first_seen, incident.id))
+        ordered = sorted(self._incidents.values(), key=lambda growing: (growing.first, growing.id))
+        return [growing.incident() for growing in ordered]
 
-    def _candidates(self, keys: Iterable[tuple[str, str]]) -> list[Incident]:
-        ids = {incident_id: None for key in keys for incident_id in self._by_key.get(key, ())[-MAX_CANDIDATES:]}
-        return [self._incidents[incident_id] for incident_id in ids]
-
-    def _index(self, incident: Incident, keys: Iterable[tuple[str, str]]) -> None:
+    def _joined(self, keys: Keys, first: datetime, last: datetime, within_s: float) -> _Growing | None:
+        """What `place` says: all of a key are candidates of it, and none is ever closed."""
+        found: _Growing | None = None
         for key in keys:
-            ids = self._by_key.setdefault(key, [])
-            if key in incident.keys and incident.id not in ids[-MAX_CANDIDATES:]:
-                ids.append(incident.id)
+            for growing in self._by_key.get(key, ())[-MAX_CANDIDATES:]:
+                if found is not None and not _is_older(growing, found):
+                    continue
+                if _is_near(growing.first, growing.last, first, last, within_s):
+                    found = growing
+        return found
+
+    def _index(self, growing: _Growing, keys: Keys) -> None:
+        for key in keys:
+            known = self._by_key.get(key)
+            if known is None:
+                if key in growing.keys:
+                    self._by_key[key] = [growing]
+            elif known[-1] is not growing and growing not in known[-MAX_CANDIDATES:] and key in growing.keys:
+                known.append(growing)
+
+
+def _is_older(growing: _Growing, other: _Growing) -> bool:
+    return growing is not other and (growing.opened_at, growing.id) < (other.opened_at, other.id)
+
+
+def _title(rule: RuleRef) -> str:
+    return bounded(rule.title)[:MAX_TITLE_CHARS]
 
 
 def bounded(value: str) -> str:
@@ -186,28 +307,15 @@ def _count(match: Match) -> int:
     return 1 if match.window is None else max(match.window.count, 1)
 
 
-def _is_near(match: Match, incident: Incident) -> bool:
-    first, last = _span(match)
-    gap = max(first - incident.last_seen, incident.first_seen - last, timedelta(0))
-    return gap.total_seconds() <= match.rule.within_s
-
-
-def _keys(known: frozenset[tuple[str, str]], match: Match) -> frozenset[tuple[str, str]]:
-    new = [key for key in match_keys(match) if key not in known]
-    room = MAX_KEYS - len(known)
-    return known.union(new[:room]) if new and room > 0 else known
-
-
-def _entities(known: Mapping[str, tuple[str, ...]], match: Match) -> dict[str, tuple[str, ...]]:
-    grown = {name: known.get(name, ()) for name in ENTITY_FIELDS}
-    for name in ENTITY_FIELDS:
-        have = grown[name]
-        for text in (*_values(match.event.fields.get(name)), *_values(match.group.get(name))):
-            if text in have or (have and have[-1] == OVERFLOW):
-                continue
-            have = (*have, text if len(have) < MAX_ENTITY_VALUES else OVERFLOW)
-        grown[name] = have
-    return grown
+def _is_near(first_seen: datetime, last_seen: datetime, first: datetime, last: datetime, within_s: float) -> bool:
+    """True if what happened from `first` to `last` is near enough to an incident that lasted so long."""
+    if first > last_seen:
+        gap = first - last_seen
+    elif last < first_seen:
+        gap = first_seen - last
+    else:
+        return within_s >= 0
+    return gap.total_seconds() <= within_s
 
 
 def _content_id(match: Match) -> str:

@@ -74,6 +74,8 @@ class Gap:
     at_utc: datetime
     lost_bytes: int | None = None
     detail: str = ""
+    about: str = ""
+    """Names the one thing that this is about: the same reason for it is one record, however often it is told."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,7 +9,7 @@ from breachwatch.parse.auditd import AuditdParser
 from breachwatch.parse.auto import AutoParser, detect_format
 from breachwatch.parse.context import Assembler, ParseContext, Parser
 from breachwatch.parse.event import event_id
-from breachwatch.parse.integrity import event_from_change, event_from_gap
+from breachwatch.parse.integrity import event_from_change, event_from_gap, identity_of
 from breachwatch.parse.journal import JournalParser
 from breachwatch.parse.jsonlines import JsonParser
 from breachwatch.parse.syslog import SyslogParser
@@ -46,5 +46,6 @@ __all__ = [
     "event_from_change",
     "event_from_gap",
     "event_id",
+    "identity_of",
     "parser_for",
 ]

@@ -13,9 +13,13 @@ _OVERLONG = re.compile(rb"[\xc0\xc1][\x80-\xbf]|\xe0[\x80-\x9f][\x80-\xbf]")
 _LETTERS = {b'"': b'"', b"\\": b"\\", b"b": b"\b", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"v": b"\v"}
 
 
+_HEX = {b"%02x" % octet: bytes((octet,)) for octet in range(256)}
+
+
 def _from_percent(found: re.Match[bytes]) -> bytes:
-    if found[1] is not None:
-        return bytes((int(found[1], 16),))
+    octet = found[1]
+    if octet is not None:
+        return _HEX[octet.lower()]
     return chr(int(found[2], 16)).encode("utf-8", "surrogatepass")
 
 
@@ -37,6 +41,8 @@ def percent_decoded(text: str) -> str:
     if "%" not in text:
         return text
     octets = _PERCENT.sub(_from_percent, text.encode("utf-8", "surrogatepass"))
+    if octets.isascii():
+        return octets.decode("ascii")
     return _OVERLONG.sub(_from_overlong, octets).decode("utf-8", "backslashreplace")
 
 

@@ -114,6 +114,14 @@ def _state(record: FileRecord | None) -> str:
     )
 
 
+def identity_of(gap: Gap) -> tuple[str, ...]:
+    """What makes it one record: what it is about, else everything it says."""
+    if gap.about:
+        return gap.source, gap.reason, gap.about
+    lost = "" if gap.lost_bytes is None else str(gap.lost_bytes)
+    return gap.source, gap.reason, gap.at_utc.isoformat(), lost, gap.detail
+
+
 def event_from_gap(gap: Gap, *, host: str) -> Event:
     """`log_truncated` and its kin: what could not be seen is evidence too."""
     lost = f" ({gap.lost_bytes} bytes)" if gap.lost_bytes is not None else ""
@@ -132,6 +140,4 @@ def event_from_gap(gap: Gap, *, host: str) -> Event:
         fields["file.name"] = gap.source.rpartition("/")[2]
     if gap.lost_bytes is not None:
         fields["integrity.lost_bytes"] = gap.lost_bytes
-    lost_text = "" if gap.lost_bytes is None else str(gap.lost_bytes)
-    identity = _identity("gap", host, gap.source, gap.reason, gap.at_utc.isoformat(), lost_text, gap.detail)
-    return new_event(identity, gap.at_utc, LOG_INTEGRITY, fields, message)
+    return new_event(_identity("gap", host, *identity_of(gap)), gap.at_utc, LOG_INTEGRITY, fields, message)

@@ -127,6 +127,8 @@ def iso(text: str, tz: tzinfo) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         return _iso_loose(text, tz)
+    if moment.tzinfo is UTC:
+        return moment
     try:
         return (moment if moment.tzinfo is not None else moment.replace(tzinfo=tz)).astimezone(UTC)
     except OverflowError:

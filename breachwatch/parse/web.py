@@ -184,7 +184,9 @@ def prefix_fields(fields: Fields, prefix: str) -> None:
         first = words.index(addresses[0])
         if first == 1:
             fields["url.domain"] = split_domain(words[0])
-        client = next((address for address in addresses if _is_global(address)), addresses[0])
+        client = addresses[0]
+        if len(addresses) > 1:
+            client = next((address for address in addresses if _is_global(address)), client)
         set_source(fields, client)
         after = words[words.index(addresses[-1]) + 1 :]
         if after and after[0] == "-":
@@ -241,8 +243,8 @@ def url_fields(fields: Fields, target: str) -> None:
         target = (absolute[2] or "/") + target[absolute.end() :]
     path, mark, query = target.partition("?")
     if "%" in path or "\\" in path:
-        fields["url.path"] = percent_decoded(path)
-        fields["web.path_decoded"] = fully_decoded(path)
+        once = fields["url.path"] = percent_decoded(path)
+        fields["web.path_decoded"] = fully_decoded(path) if "%" in once or "\\" in path else once
     else:
         fields["url.path"] = fields["web.path_decoded"] = path
     if mark:

@@ -14,9 +14,11 @@ from typing import BinaryIO, cast
 from breachwatch.errors import WatchError
 from breachwatch.model import Checkpoint, Gap
 from breachwatch.ports import Clock
+from breachwatch.watch.birth import born_ns
 from breachwatch.watch.fingerprint import HEAD_BYTES, TAIL_BYTES, head_hash
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.lines import Cutter, Piece, chunk_size
+from breachwatch.watch.seal import StreamLook
 from breachwatch.watch.source import display
 
 PACKED_SUFFIXES = (".gz", ".xz", ".zst", ".bz2")
@@ -108,9 +110,11 @@ class PackedTail:
         self.changed = True
         self.source = self.name = known.source
         self.identity = (known.device, known.inode)
+        self.born_ns = 0 if file is None else born_ns(file.fileno())
         self._file = file
         self._stream = stream
         self._known = known
+        self._again = StreamLook(known.seals) if known.seals else None
         self._clock = clock
         self._at = 0
         self._head = b""
@@ -152,8 +156,28 @@ class PackedTail:
             self._cutter.sniff(chunk[:4])
         self._at += len(chunk)
         self._before = (self._before + chunk[-TAIL_BYTES:])[-TAIL_BYTES:]
-        if self._at == self._known.offset and not self._before.endswith(self._known.tail):
+        if self._again is not None:
+            self._again.feed(chunk)
+        if self._at == self._known.offset and (self._differs() or not self._before.endswith(self._known.tail)):
             yield self._gap("rewritten", f"the archive is not what was read before byte {self._known.offset}")
+
+    def _differs(self) -> bool:
+        """True if what was unpacked so far is not what was read once: as far as whole blocks of it were sealed."""
+        if self._again is None:
+            return False
+        self._again.finish()
+        return bool(self._again.changed)
+
+    def _ends_early(self) -> Gap:
+        """Whoever compresses a log that is still written to makes an archive without its end; so does an intruder.
+
+        The one is told from the other by what cannot be forged without a clock: the archive was begun before the last
+        line was written, and what is in it is what was read.
+        """
+        why = f"the archive ends after {self._at} of the {self._known.offset} bytes that were read before"
+        if 0 < self.born_ns <= self._known.changed_ns and not self._differs():
+            return self._gap("archive_short", f"{why}; the log was still written to while it was compressed")
+        return self._gap("rewritten", why)
 
     def _take(self, chunk: bytes) -> Iterator[Piece]:
         if self._at == 0:
@@ -169,7 +193,7 @@ class PackedTail:
     def _finish(self) -> Iterator[Piece]:
         self.done = True
         if self._at < self._known.offset:
-            yield self._gap("rewritten", f"the archive ends before byte {self._known.offset}, which was read before")
+            yield self._ends_early()
         if self._rest:
             pieces, used = self._cutter.cut(self._rest, flush=True)
             self._rest = self._rest[used:]

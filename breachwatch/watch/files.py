@@ -188,6 +188,8 @@ class LogFiles:
         try:
             if not tail.has_news():
                 return
+            if tail.was_empty:  # nothing tells whether it was filled, copied and cut since
+                self._look(tail.source, (tail.changed_ns,), is_cut=True)
             if (gap := tail.check()) is not None:
                 yield self._cut_in_place(tail, tail.checkpoint(), gap)
             else:
@@ -202,7 +204,7 @@ class LogFiles:
         if copy is not None:
             self._adopt(copy)
             why = f"{gap.detail}; read on in {copy.name}; what was written between copy and cut is in no file"
-            gap = self._gap(tail.source, "copytruncate", why)
+            gap = self._gap(tail.source, "copytruncate", why, about=_mark(copy))
         elif gap.reason == "rewritten" and tail.realign(known):
             return gap
         self._history(tail.source).finish(known)
@@ -417,12 +419,14 @@ class LogFiles:
                 self._path_of(source), source, self._history(source), alive.get(source, []), self._claims,
                 min(look.since_ns for look in looks), listing,
             )  # fmt: skip
-            is_cut = any(look.is_cut for look in looks)
+            cuts_s = [look.since_ns // SECOND_NS for look in looks if look.is_cut]
             for tail in lives:
                 self._adopt(tail)
-                if tail.checkpoint().offset == 0 and self._is_copy(tail, is_cut=is_cut):
+                known = tail.checkpoint()
+                is_cut = known.changed_ns // SECOND_NS >= min(cuts_s, default=math.inf)
+                if known.offset == 0 and self._is_copy(tail, is_cut=is_cut):
                     why = f"{tail.name} is a copy that was made unseen; what was written before the cut is in no file"
-                    self._pending.append(self._gap(source, "copytruncate", why))
+                    self._pending.append(self._gap(source, "copytruncate", why, about=_mark(tail)))
             self._looks[source] = [look for look in looks if now_s < look.until_s]
             if not self._looks[source]:
                 del self._looks[source]
@@ -538,5 +542,10 @@ class LogFiles:
             self._unreadable[source] = why
             self._pending.append(self._gap(source, "unreadable", why))
 
-    def _gap(self, source: str, reason: str, detail: str) -> Gap:
-        return Gap(source=source, reason=reason, at_utc=self._clock.now(), detail=detail)
+    def _gap(self, source: str, reason: str, detail: str, *, about: str = "") -> Gap:
+        return Gap(source=source, reason=reason, at_utc=self._clock.now(), detail=detail, about=about)
+
+
+def _mark(copy: Tail) -> str:
+    """Names one cut by the copy that was made for it, however often a crash makes us find that copy."""
+    return "{}:{}:{}".format(*copy.identity, copy.born_ns or copy.checkpoint().changed_ns)

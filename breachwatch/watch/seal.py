@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from typing import Self
 
 LEAF_BYTES = 64 * 1024
 """Read and compared at a time; the part that is said to have changed is a multiple of it."""
@@ -110,8 +111,8 @@ class Seals:
         return head + self._rest.digest() + b"".join(bytes([node.level]) + node.digest for node in self._nodes)
 
     @classmethod
-    def from_bytes(cls, stored: bytes, read_at: ReadAt) -> tuple[Seals, Changed | None]:
-        """Back from a checkpoint; the unfinished leaf is read again, and said to be changed if it is."""
+    def of_whole_leaves(cls, stored: bytes) -> tuple[Self, int, bytes]:
+        """Back from a checkpoint, without the unfinished leaf: its length and hash."""
         base, largest = int.from_bytes(stored[:8], "big"), stored[8]
         length, digest = int.from_bytes(stored[9:13], "big"), stored[13 : 13 + DIGEST_BYTES]
         size = 1 + DIGEST_BYTES
@@ -119,13 +120,19 @@ class Seals:
         seals = cls(base=base, _largest=largest)
         seals._nodes = [_Node(rows[at], rows[at + 1 : at + size]) for at in range(0, len(rows), size)]
         seals._leaves = sum(node.leaves for node in seals._nodes)
-        begin = base + seals._leaves * LEAF_BYTES
+        return seals, length, digest
+
+    @classmethod
+    def from_bytes(cls, stored: bytes, read_at: ReadAt) -> tuple[Self, Changed | None]:
+        """Back from a checkpoint; the unfinished leaf is read again, and said to be changed if it is."""
+        seals, length, digest = cls.of_whole_leaves(stored)
+        begin = seals.end
         rest = read_at(length, begin) if length else b""
+        changed = None if _leaf(rest) == digest else Changed(begin=begin, end=begin + length)
         if len(rest) < length:
-            return cls(base=begin + length), Changed(begin=begin, end=begin + length)
-        seals._rest.update(rest)
-        seals._rest_bytes = length
-        return seals, None if seals._rest.digest() == digest else Changed(begin=begin, end=begin + length)
+            return cls(base=begin + length), changed
+        seals.feed(rest)
+        return seals, changed
 
     # -- looking again --------------------------------------------------------------------------------------------
 
@@ -172,6 +179,11 @@ class SecondLook:
     """Hashes of that node's leaves so far, folded as far as they go."""
     done: bool = False
 
+    @property
+    def leaf(self) -> int:
+        """The leaf that is read next."""
+        return self._first + sum(node.leaves for node in self._stack)
+
     def step(self) -> Changed | None:
         """Look at one leaf; `done` after the last one, or when the file became shorter."""
         seals = self.seals
@@ -200,3 +212,35 @@ class SecondLook:
         while len(self._stack) > 1 and self._stack[-1].level == self._stack[-2].level:
             right = self._stack.pop()
             self._stack[-1] = _Node(right.level + 1, _fold(self._stack[-1].digest, right.digest))
+
+
+class StreamLook:
+    """The same pass over what comes once and from its beginning: the content of an archive."""
+
+    def __init__(self, stored: bytes) -> None:
+        self.changed: list[Changed] = []
+        """What of it is not what was read."""
+        self._seals, self._rest_bytes, self._rest = Seals.of_whole_leaves(stored)
+        self._unsealed = self._seals.base
+        self._held = bytearray()
+        self._look = SecondLook(self._seals, lambda length, _: bytes(self._held[:length]))
+
+    def feed(self, data: bytes) -> None:
+        """The next bytes of the content."""
+        skipped = min(self._unsealed, len(data))
+        self._unsealed -= skipped
+        self._held += data[skipped:]
+        while len(self._held) >= LEAF_BYTES and self._look.leaf < self._leaves:
+            changed = self._look.step()
+            self.changed += [changed] if changed else []
+            del self._held[:LEAF_BYTES]
+
+    def finish(self) -> None:
+        """No more comes: look at the leaf that was not full, if all of it is there."""
+        rest = bytes(self._held[: self._rest_bytes])
+        if self._look.leaf == self._leaves and len(rest) == self._rest_bytes and _leaf(rest) != self._rest:
+            self.changed.append(Changed(begin=self._seals.end, end=self._seals.end + len(rest)))
+
+    @property
+    def _leaves(self) -> int:
+        return (self._seals.end - self._seals.base) // LEAF_BYTES

@@ -156,6 +156,11 @@ class FileTail:
         """True if there are bytes that were not looked at yet."""
         return self.size() != self._cutter.offset
 
+    @property
+    def was_empty(self) -> bool:
+        """True if the last check found nothing in it."""
+        return self._seen_size == 0
+
     def has_news(self) -> bool:
         """True if it grew, shrank, or was written to."""
         status = os.fstat(self._fd)

@@ -26,11 +26,12 @@ class Done:
 
 def run(config: Path | None, *command: str) -> Done:
     """Run it to its end."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline=""), io.StringIO()
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             main([*(("--config", str(config)) if config else ()), *command])
         except SystemExit as left:
             code = int(left.code or 0)
-    return Done(code, out.getvalue(), err.getvalue())
+    out.seek(0)
+    return Done(code, out.read(), err.getvalue())

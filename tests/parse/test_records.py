@@ -6,9 +6,12 @@ import json
 from datetime import UTC, datetime
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from breachwatch.model import LogSource, RawLine
+from breachwatch.model import Block, LogSource, RawLine
 from breachwatch.parse import parser_for
+from breachwatch.parse.skipping import lines_of
 from tests.parse.samples import CONTEXT, fields_of, parse_one
 
 
@@ -161,3 +164,9 @@ def test_journal_lines_have_no_file():
 )
 def test_what_is_no_journal_record_is_kept(line):
     assert fields_of(line, "journal")["event.kind"] == "pipeline_error"
+
+
+@given(st.lists(st.binary(max_size=40).map(lambda data: data.replace(b"\n", b"")), max_size=6), st.integers(0, 9))
+def test_lines_of_a_part_of_a_block_are_those_of_the_block(lines, offset):
+    block = Block(source="x", data=b"".join(line + b"\n" for line in lines), offset=offset, generation="g")
+    assert list(lines_of(block, 0, len(block.data))) == list(block.lines())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import getpass
+import grp
+import os
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -35,6 +38,8 @@ STYLES = {
     "rotate 1": "create\n rotate 1",
     "start 5": "create\n start 5",
     "size": "create\n size 1",
+    "maxage": "create\n maxage 365",
+    "su": f"create\n su {getpass.getuser()} {grp.getgrgid(os.getegid()).gr_name}",
     "copytruncate": "copytruncate",
     "copytruncate and compress": "copytruncate\n compress",
     "copytruncate and dateext": f"copytruncate\n {DATED}",

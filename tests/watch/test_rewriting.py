@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from breachwatch.watch.seal import LEAF_BYTES, MAX_NODES, Changed, Seals, SecondLook
+from breachwatch.watch.seal import LEAF_BYTES, MAX_NODES, Changed, Seals, SecondLook, StreamLook
 from tests.watch.reader import Reader, append, numbered
 
 MakeReader = Callable[..., Reader]
@@ -198,3 +199,60 @@ def test_a_second_look_goes_on_while_the_log_grows_and_its_hashes_are_folded():
     found += whole_look(seals, lambda length, offset: bytes(content[offset : offset + length]))
     [one] = found
     assert one.begin <= 3 * LEAF_BYTES < one.end
+
+
+def resumed_in_an_archive(
+    log: Path, read: MakeReader, content: Callable[[bytes], bytes], *, born_early: bool
+) -> Reader:
+    """A reader that read 5,000 lines, was killed, and finds what `content` makes of them in an archive."""
+    append(log, numbered(0, 5_000))
+    reader = read(log)
+    reader.poll()
+    old, packed = log.with_name("app.log.1"), log.with_name("app.log.1.gz")
+    log.rename(old)
+    if born_early:
+        packed.touch()
+        append(old, numbered(5_000, 5_010))
+    reader.look(2)
+    reader.files.close()
+    packed.write_bytes(gzip.compress(content(old.read_bytes())))
+    old.unlink()
+    append(log, numbered(6_000, 6_010))
+    reader.start()
+    reader.drain()
+    return reader
+
+
+@pytest.mark.parametrize(
+    ("content", "born_early", "reasons"),
+    [
+        (lambda whole: whole, False, []),
+        (lambda whole: whole[: 40 * 5_000], True, ["archive_short"]),
+        (lambda whole: whole[: 40 * 4_000], False, ["rewritten"]),  # packed after the last line was written
+        (lambda whole: whole[:40_000] + b"X" * 40 + whole[40_040 : 40 * 5_000], True, ["rewritten"]),
+        (lambda whole: whole[:40_000] + b"X" * 40 + whole[40_040:], False, ["rewritten"]),
+        (lambda whole: whole[: 40 * 4_900] + b"X" * 40 + whole[40 * 4_901 :], False, ["rewritten"]),
+    ],
+    ids=["whole", "compressed too early", "cut later", "changed and cut", "changed", "changed in its last block"],
+)
+def test_an_archive_made_while_its_log_was_written_is_told_from_one_that_somebody_changed(
+    log, read: MakeReader, content, born_early: bool, reasons: list[str]
+):
+    reader = resumed_in_an_archive(log, read, content, born_early=born_early)
+    assert reader.reasons == reasons
+    assert set(numbered(0, 5_000)) | set(numbered(6_000, 6_010)) <= set(reader.data)
+
+
+def test_what_is_unpacked_again_is_compared_in_any_portions():
+    content = os.urandom(5 * LEAF_BYTES + 999)
+    seals = Seals(base=77)
+    seals.feed(content[77:])
+    for at, found in ((80, True), (3 * LEAF_BYTES, True), (len(content) - 1, True), (5, False), (-1, False)):
+        other = bytearray(content)
+        if at >= 0:
+            other[at] ^= 1
+        look = StreamLook(seals.to_bytes())
+        for begin in range(0, len(other), 50_000):
+            look.feed(bytes(other[begin : begin + 50_000]))
+        look.finish()
+        assert [part.begin <= at < part.end for part in look.changed] == [True] * found

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from breachwatch.app.pipeline import gap_signal
+from breachwatch.parse import event_from_gap
 from breachwatch.watch.framing import Framing
 from breachwatch.watch.history import History
 from breachwatch.watch.lives import Lives
@@ -275,6 +277,41 @@ def test_copytruncate_twice_while_down(log, read: MakeReader):
     reader.drain()
     assert sorted(reader.data) == numbered(0, 32)
     assert reader.reasons == ["copytruncate"] * 2  # each cut may have lost lines
+
+
+@pytest.mark.parametrize("style", ["plain", "gz"])
+def test_a_cut_is_one_record_however_often_a_kill_makes_us_find_its_copy(log, read: MakeReader, style):
+    append(log, numbered(0, 10))
+    reader = read(log)
+    reader.poll()
+    for cut in (2, 1):
+        append(log, numbered(10 * (3 - cut), 10 * (4 - cut)))
+        copy = copytruncate(log, to=f"app.log.{cut}")
+        if style == "gz":
+            pack(copy)
+    append(log, numbered(30, 32))
+    for _ in range(4):  # killed before anything was stored
+        reader.restart()
+        reader.poll(commit=False)
+    reader.drain()
+    assert sorted(reader.unique) == numbered(0, 32)
+    assert len(reader.gaps) > 2
+    assert set(reader.reasons) == {"copytruncate"}
+    assert len({gap_signal(gap, "web01").id for gap in reader.gaps}) == 2
+    assert len({event_from_gap(gap, host="web01").id for gap in reader.gaps}) == 2
+
+
+@pytest.mark.parametrize("after", [0, 3], ids=["empty again", "grown again"])
+def test_a_life_that_came_and_was_cut_between_two_looks_at_an_empty_log_is_read(log, read: MakeReader, after: int):
+    log.touch()
+    reader = read(log)
+    reader.look(30)
+    append(log, numbered(0, 10))
+    copytruncate(log)
+    append(log, numbered(10, 10 + after))
+    reader.drain()
+    assert sorted(reader.data) == numbered(0, 10 + after)
+    assert reader.reasons == ["copytruncate"]
 
 
 def test_a_copy_that_is_just_being_made_is_not_read_as_a_new_log(log, read: MakeReader):

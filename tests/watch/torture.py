@@ -25,7 +25,7 @@ from typing import Protocol
 import msgspec
 
 from breachwatch.app.agent import AgentSettings, LogSettings
-from breachwatch.model import SignalKind
+from breachwatch.model import Gap, SignalKind
 from breachwatch.store.agent import SqliteAgentStore
 
 MODES = {
@@ -121,8 +121,8 @@ class OurAgent(Daemon):
 
     state: Path = Path()
     settings: bytes = b""
-    said: list[tuple[SignalKind, int, str]] = field(default_factory=list)
-    """(kind, number of the line, reason of the gap) of every signal stored so far."""
+    said: list[tuple[SignalKind, int, Gap | None]] = field(default_factory=list)
+    """(kind, number of the line, the gap) of every signal stored so far."""
     after: int = 0
 
     def start(self) -> None:
@@ -140,7 +140,7 @@ class OurAgent(Daemon):
                 self.after = batch[-1].seq or self.after
                 for item in batch:
                     number = number_in(item.match.event.raw) if item.match else -1
-                    self.said.append((item.kind, number, item.gap.reason if item.gap else ""))
+                    self.said.append((item.kind, number, item.gap))
         finally:
             store.close()
 
@@ -150,7 +150,12 @@ class OurAgent(Daemon):
 
     def gaps(self) -> list[str]:
         self._read()
-        return [reason for kind, _, reason in self.said if kind is SignalKind.GAP]
+        return [gap.reason for _, _, gap in self.said if gap]
+
+    def cuts(self) -> list[int]:
+        """Inode numbers of the copies whose cuts were reported, once for each report."""
+        self._read()
+        return [int(gap.about.split(":")[1]) for _, _, gap in self.said if gap and gap.reason == "copytruncate"]
 
 
 def our_agent(root: Path, log: Path) -> OurAgent:
@@ -291,15 +296,15 @@ class Torture:
             found.update(int(number) for number in re.findall(rb"number=(\d{9})", content))
         return found
 
-    def holes(self) -> int:
-        """Places between two rotated files where lines are missing: what logrotate lost, one for each cut."""
+    def holes(self) -> list[int]:
+        """Inode numbers of the files after which lines are missing: what logrotate lost between copy and cut."""
         ranges = []
         for path in self.folder.iterdir():
             content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
             numbers = [int(number) for number in re.findall(rb"number=(\d{9})", content)]
-            ranges += [(numbers[0], numbers[-1])] if numbers else []
+            ranges += [(numbers[0], numbers[-1], path.stat().st_ino)] if numbers else []
         ranges.sort()
-        return sum(1 for (_, end), (begin, _) in itertools.pairwise(ranges) if begin > end + 1)
+        return [inode for (_, end, inode), (begin, _, _) in itertools.pairwise(ranges) if begin > end + 1]
 
     def _judge(self, reader: ReaderProcess, written: int, on_disk: set[int], rotations: int, kills: int) -> Outcome:
         numbers = reader.numbers()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -320,6 +321,26 @@ def test_a_clock_that_is_set_is_told_and_every_content_is_read_again(watch: Watc
     assert host.integrity.coverage.read_at is not None
     (root / "a").write_text("22")
     host.expect(root / "a", "modified", channel="event")
+
+
+def test_a_change_of_the_time_zone_changes_nothing(watch: Watch, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (root / "a").write_text("1")
+    host = watch()
+    try:
+        for zone in ("Pacific/Kiritimati", "America/New_York"):
+            monkeypatch.setenv("TZ", zone)
+            time.tzset()
+            host.sweep()
+            host.settle()
+        assert host.changes == []
+        assert [gap for gap in host.gaps if gap.reason == "clock_stepped"] == []
+        host.stop()
+        host.start()
+        host.settle()
+        assert host.changes == []
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 # -- other file systems -----------------------------------------------------------------------------------------------

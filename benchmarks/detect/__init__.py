@@ -1,0 +1,1 @@
+"""The detection engine beside what people use instead."""

@@ -1,0 +1,157 @@
+"""Rows on made-up logs: auth.log, access log and JSON beside ripgrep and rsigma; fail2ban, SEC and Zircolite."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.detect.ours import SHIPPED, Bench
+from benchmarks.detect.peers import RSIGMA_MODES, fail2ban, literals, ripgrep, rsigma, sec, zircolite
+from benchmarks.detect.race import Result, Runner, alike, best, race
+from benchmarks.detect.table import Table
+from breachwatch.detect.plan import Scope
+
+ANY_SOURCE = ("--logsource", "any")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """Peers that are here; "" or None: not."""
+
+    rg: str
+    rsigma: str
+    fail2ban: str
+    sec: str
+    zircolite: Path | None
+    zircolite_python: str
+
+
+def auth(bench: Bench, table: Table, programs: Programs) -> None:
+    """Keyword rules on auth.log beside ripgrep."""
+    for share in (0.001, 0.05):
+        _beside_rg(f"auth.log, 22 keyword rules, {share:.1%}", bench, table, programs, "auth", share, 1.5)
+
+
+def web(bench: Bench, table: Table, programs: Programs) -> None:
+    """Web rules on an access log beside ripgrep."""
+    for share, must in ((0.001, 3.0), (0.05, 1.0)):
+        _beside_rg(f"nginx access, web rules, {share:.1%}", bench, table, programs, "web", share, must)
+
+
+def _beside_rg(task: str, bench: Bench, table: Table, programs: Programs, kind: str, share: float, must: float) -> None:
+    file = bench.data(kind, share)
+    is_auth = kind == "auth"
+    folder = bench.keyword_rules() if is_auth else bench.sigmahq / "web"
+    log_format = "syslog" if is_auth else "nginx"
+    runners = [bench.scan(folder, log_format, *(ANY_SOURCE if is_auth else ()))]
+    said = _rg(runners, bench, programs, folder, log_format, any_logsource=is_auth)
+    table.on(file)
+    results = race(runners, file, bench.scratch, bench.runs)
+    table.ours(task, results[0])
+    if results[1:]:
+        table.peer(task, results[1], results[0], must, said)
+    else:
+        table.left_out(task, "rg is not installed")
+
+
+def _rg(
+    runners: list[Runner], bench: Bench, programs: Programs, folder: Path, log_format: str, *, any_logsource: bool
+) -> str:
+    """Adds ripgrep to the runners; what it is asked for, in words."""
+    if not programs.rg:
+        return ""
+    wanted = literals(bench.rules(folder), log_format, Scope(any_logsource=any_logsource))
+    file = bench.scratch / f"literals-{log_format}"
+    file.write_bytes(b"\n".join(wanted))
+    runners.append(ripgrep(programs.rg, file))
+    shortest = min(map(len, wanted), default=0)
+    mean = sum(map(len, wanted)) / max(1, len(wanted))
+    return f"{len(wanted)} literals, {shortest} bytes and more, {mean:.0f} on average"
+
+
+def json_events(bench: Bench, table: Table, programs: Programs) -> None:
+    """All Linux rules on JSON beside ripgrep, and beside rsigma with and without its routing by log source."""
+    folder = bench.sigmahq / "linux"
+    for share in (0.001, 0.05):
+        task = f"JSON, 210 Linux rules, {share:.1%}"
+        file = bench.data("json", share)
+        runners = [
+            bench.scan(folder, "json", name="breachwatch scan"),
+            bench.scan(folder, "json", *ANY_SOURCE, name="breachwatch scan --logsource any"),
+        ]
+        said = _rg(runners, bench, programs, folder, "json", any_logsource=True)
+        first_peer = len(runners)
+        if programs.rsigma:
+            runners += [rsigma(programs.rsigma, folder, mode) for mode in RSIGMA_MODES]
+        table.on(file)
+        results = race(runners, file, bench.scratch, bench.runs)
+        routed, anything = results[:2]
+        table.ours(task, routed)
+        table.ours(task, anything)
+        if programs.rg:
+            table.peer(task, results[2], routed, 0.5, said)
+            table.peer(task, results[2], anything, 0.5, "the same run, with --logsource any")
+        else:
+            table.left_out(task, "rg is not installed")
+        beside_rsigma(task, table, routed, anything, results[first_peer:], must=5.0)
+
+
+def beside_rsigma(
+    task: str, table: Table, routed: Result, anything: Result, modes: Sequence[Result], *, must: float | None
+) -> None:
+    """Rows of rsigma: those that route beside our routed scan, the others beside `any`; the best of each is judged."""
+    if not modes:
+        table.left_out(task, "rsigma is not installed")
+        return
+    named = dict(zip(RSIGMA_MODES, modes, strict=True))
+    for pair, ours in ((("--logsource-routing", "both"), routed), (("plain", "--cross-rule-ac"), anything)):
+        fastest = best(named[mode] for mode in pair)
+        for mode in pair:
+            result = named[mode]
+            table.peer(task, result, ours, must if result is fastest else None, alike(ours, result))
+
+
+def fail2ban_row(bench: Bench, table: Table, programs: Programs) -> None:
+    """The shipped rules, brute force included, beside fail2ban's sshd filter."""
+    for share in (0.001, 0.05):
+        task = f"auth.log, shipped rules, {share:.1%}"
+        if not programs.fail2ban:
+            table.left_out(task, "fail2ban-regex is not installed")
+            continue
+        file = bench.data("auth", share)
+        runners = [bench.scan(SHIPPED, "syslog"), fail2ban(programs.fail2ban)]
+        _pair(task, bench, table, runners, file, 50.0, "lines that match; no windows")
+
+
+def sec_row(bench: Bench, table: Table, programs: Programs) -> None:
+    """Keyword rules beside SEC with an expression for each."""
+    for share in (0.001, 0.05):
+        task = f"auth.log, 22 keyword rules, {share:.1%}"
+        if not programs.sec:
+            table.left_out(task, "sec is not installed")
+            continue
+        folder = bench.keyword_rules()
+        peer = sec(programs.sec, bench.rules(folder), bench.scratch)
+        runners = [bench.scan(folder, "syslog", *ANY_SOURCE), peer]
+        _pair(task, bench, table, runners, bench.data("auth", share), 100.0, "expressions in which case counts")
+
+
+def zircolite_row(bench: Bench, table: Table, programs: Programs) -> None:
+    """All Linux rules on JSON beside Zircolite."""
+    for share in (0.001, 0.05):
+        task = f"JSON, 210 Linux rules, {share:.1%}"
+        if programs.zircolite is None or not programs.zircolite.exists():
+            table.left_out(task, "Zircolite is not here (--zircolite FOLDER --zircolite-python PYTHON)")
+            continue
+        folder = bench.sigmahq / "linux"
+        peer = zircolite(programs.zircolite, programs.zircolite_python, folder, bench.scratch)
+        runners = [bench.scan(folder, "json", *ANY_SOURCE), peer]
+        _pair(task, bench, table, runners, bench.data("json", share), 30.0, "of its 182 rules that can be SQL")
+
+
+def _pair(task: str, bench: Bench, table: Table, runners: Sequence[Runner], file: Path, must: float, note: str) -> None:
+    table.on(file)
+    ours, peer = race(runners, file, bench.scratch, bench.runs)
+    table.ours(task, ours)
+    table.peer(task, peer, ours, must, note)
