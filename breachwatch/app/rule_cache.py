@@ -6,7 +6,6 @@ read that we own, that nobody else may write to, and whose digest is right.
 
 from __future__ import annotations
 
-import gc
 import os
 import stat
 import subprocess
@@ -72,7 +71,6 @@ def load_cached(
     if found is None:
         found = load_rules(texts, placeholders)
         _keep(file, stored(found, key))
-    gc.freeze()  # rules stay: the collector need not look through them again and again
     return found
 
 

@@ -37,7 +37,7 @@ def stored(ruleset: RuleSet, key: str) -> bytes:
 def restored(data: bytes, key: str) -> RuleSet | None:
     """The set that `stored` made under the same key; None for anything else."""
     try:
-        with uncollected():
+        with uncollected(stays=True):
             found = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
