@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from breachwatch.app.rules import rules_in
-from breachwatch.config.shipped import shipped_folder
+from breachwatch.config.shipped import DEFAULT_CONFIG, shipped_folder
 from breachwatch.detect.load import RuleSet
 from breachwatch.parse import FORMATS
 
@@ -24,10 +24,10 @@ def sources_for(config: Path | None) -> tuple[tuple[str, ...], bool]:
 
     Raises: ConfigError.
     """
-    from breachwatch.config.settings import DEFAULT_CONFIG, load_settings
-
     if config is None and not os.access(DEFAULT_CONFIG, os.R_OK):
         return tuple(FORMATS), True
+    from breachwatch.config.settings import load_settings  # takes longer than everything else of a short command
+
     watch = load_settings(config).watch
     formats = {log.format for log in watch.logs} | {listener.format for listener in watch.syslog}
     return tuple(sorted(formats | ({"journal"} if watch.journal.enabled else set()))), watch.integrity.enabled
@@ -38,8 +38,8 @@ def _placeholders(config: Path | None) -> Mapping[str, tuple[str, ...]]:
 
     A rule whose placeholder has no value is refused with that reason, so nothing is silent about it.
     """
-    from breachwatch.config.settings import DEFAULT_CONFIG, load_settings
-
     if config is None and not os.access(DEFAULT_CONFIG, os.R_OK) and VARIABLE not in os.environ:
         return {}
+    from breachwatch.config.settings import load_settings  # the same
+
     return load_settings(config).rules.placeholders

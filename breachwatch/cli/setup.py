@@ -7,9 +7,7 @@ from pathlib import Path
 import click
 
 from breachwatch.cli.output import print_json, safe
-
-DEFAULT_CONFIG = Path("/etc/breachwatch/breachwatch.toml")
-"""Where `run` looks first, so where `init` writes."""
+from breachwatch.config.shipped import DEFAULT_CONFIG
 
 
 @click.command()

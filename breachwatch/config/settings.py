@@ -20,12 +20,10 @@ from breachwatch.config.lines import TomlLines
 from breachwatch.config.problems import Origins, problems
 from breachwatch.config.secrets import SecretFiles, read_secret, read_secrets, secret_folders
 from breachwatch.config.sections import Settings
+from breachwatch.config.shipped import DEFAULT_CONFIG
 from breachwatch.errors import ConfigError
 
 __all__ = ["DEFAULT_CONFIG", "Settings", "load_settings"]
-
-DEFAULT_CONFIG = Path("/etc/breachwatch/breachwatch.toml")
-"""Read when it exists and nothing else is named."""
 
 OTHER_VARIABLES = ("CONFIG", "SECRETS_DIR", "SERVERS", "TEST_DATA", "TEST_POSTGRESQL")
 """BREACHWATCH_* variables that are no settings: where the configuration is, and what the tests need."""

@@ -1,4 +1,4 @@
-"""Where the rules and playbooks that ship with BreachWatch lie."""
+"""Where the rules and playbooks that ship with BreachWatch lie, and where a host's configuration does."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from breachwatch.errors import ConfigError
+
+DEFAULT_CONFIG = Path("/etc/breachwatch/breachwatch.toml")
+"""Read when it exists and nothing else is named; where `init` writes."""
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 

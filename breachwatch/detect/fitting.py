@@ -6,13 +6,12 @@ name their log source, rules for sources that the sample does not name are found
 
 from __future__ import annotations
 
-import gc
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from breachwatch.detect.garbage import uncollected
 from breachwatch.detect.prefilter import scanner
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.witness import (
@@ -74,7 +73,7 @@ class Fitting:
 
     def choice(self, among: Iterable[int], *, routed: bool) -> Choice:
         """Witnesses of the rules at these positions; `routed`: events say of which log source they are."""
-        with _no_collection():
+        with uncollected():
             witnesses: dict[int, Witness | None] = dict.fromkeys(among)
             rest = self._found_by_source(witnesses) if routed else list(witnesses)
             extractor = _Extractor(self._form, self._price)
@@ -192,15 +191,3 @@ class _Rates:
         if not pattern.is_regex:
             return self._part.count(pattern.data)
         return sum(1 for _ in re.finditer(b"(?m)" + pattern.data.lower(), self._part))
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Thousands of small objects that all stay alive: looking for garbage among them would take half the time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()

@@ -12,6 +12,7 @@ import yaml
 
 from breachwatch.detect.correlate import COUNTS, MAX_EVENTS
 from breachwatch.detect.fields import names_for
+from breachwatch.detect.garbage import uncollected
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
 from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
@@ -78,7 +79,8 @@ class _Document:
 
 def load_rules(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]] | None = None) -> RuleSet:
     """Every rule of these files, or why it is refused. `placeholders` are the values of `|expand`."""
-    return _Loader(placeholders or {}).load(texts)
+    with uncollected():
+        return _Loader(placeholders or {}).load(texts)
 
 
 class _Loader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from breachwatch.detect.garbage import uncollected
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Correlation, Rule
 from breachwatch.detect.witness import Pattern, Witness
@@ -36,7 +37,8 @@ def stored(ruleset: RuleSet, key: str) -> bytes:
 def restored(data: bytes, key: str) -> RuleSet | None:
     """The set that `stored` made under the same key; None for anything else."""
     try:
-        found = _decoder.decode(data)
+        with uncollected(stays=True):
+            found = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
     if found.key != key:
@@ -82,11 +84,12 @@ def stored_plan(plan: StoredPlan) -> bytes:
 def restored_plan(data: bytes) -> StoredPlan | None:
     """The plan that `stored_plan` made; None for anything else."""
     try:
-        found = _plan_decoder.decode(data)
-        witnesses = {
-            index: None if numbers is None else frozenset(found.patterns[number] for number in numbers)
-            for index, numbers in found.witnesses
-        }
+        with uncollected():
+            found = _plan_decoder.decode(data)
+            witnesses = {
+                index: None if numbers is None else frozenset(found.patterns[number] for number in numbers)
+                for index, numbers in found.witnesses
+            }
     except (msgspec.MsgspecError, ValueError, IndexError, RecursionError):
         return None
     return StoredPlan(witnesses, found.expected, found.few, found.compiled)
