@@ -326,6 +326,11 @@ _BEHIND_VALUES = (b",", b"}", b"]", b" ", b"\t", b"\r")
 """What may stand behind a string of a JSON record that is no name; but for spaces, none of it stands behind a name."""
 
 
+def with_endings(string: Pattern) -> Witness:
+    """A quoted string with whatever may stand behind it, where it is no name: a record holds one of these."""
+    return frozenset(Pattern(is_regex=False, data=string.data + after) for after in _BEHIND_VALUES)
+
+
 def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> list[Witness]:
     """Witnesses of one literal stretch of a JSON value."""
     text, begins, ends = run
@@ -343,7 +348,7 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
             quoted = (b'"' if first else b"") + escaped.data + (b'"' if last else b"")
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
             if first and last and endings:
-                found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
+                found.append(with_endings(Pattern(is_regex=False, data=quoted)))
     if not text.isascii() and all(len(match[0]) < SHORT for match in _PLAIN.finditer(text)):
         found.append(_spelled(text))
     return found
