@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -87,14 +88,19 @@ class _EventFields(View):
         return list(searched_texts(self._event))
 
 
+WORTH_IT = 8
+"""So often a rule is left to the reference before it gets code."""
+
+
 class Judge:
-    """The rules of a set as code, made when first asked for."""
+    """The rules of a set as code, made for those that are asked for often."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
         self._rules = rules
         self._generator = Generator()
         self._predicates: dict[int, Predicate | None] = {}
         self._names: list[Field] = []
+        self._asked: Counter[int] = Counter()
 
     def satisfied(self, rules: Sequence[int], event: Event) -> list[int]:
         """Those of the rules, by position, whose condition the event satisfies."""
@@ -104,7 +110,8 @@ class Judge:
             try:
                 predicate = predicates[index]
             except KeyError:
-                predicate = self._made(index)
+                self._asked[index] += 1
+                predicate = self._made(index) if self._asked[index] >= WORTH_IT else None
             if view is None:
                 view = _EventFields(event, self._names)
             try:

@@ -26,6 +26,12 @@ FEW = 6
 MAX_NODES = 1_000
 """Parts of a condition that are looked at; of a longer one nothing is asked."""
 
+MAX_GUARDS = 4_096
+"""Guards that are kept; hostile lines could ask for any number."""
+
+Guard = Callable[[bytes], object]
+"""Of a line in lower case (ASCII) without anything dirty: true if it holds what is required."""
+
 Narrow = Callable[[bytes], tuple[int, ...]]
 """Of a line in lower case (ASCII) without anything dirty: those of the rules that it may match."""
 
@@ -68,6 +74,7 @@ class Guards:
         self._routed = routed
         self._reader = _Reader(Extractor(form, endings=False))
         self._required: dict[int, Requirement] = {}
+        self._made: dict[Requirement, Guard | None] = {}
 
     def narrow(
         self, rules: tuple[int, ...], there: AbstractSet[Pattern], absent: AbstractSet[Pattern]
@@ -76,24 +83,30 @@ class Guards:
 
         `there`: patterns that these lines hold; `absent`: literals that they do not hold.
         """
-        required = [self._of(index) for index in rules]
-        left = [(index, _folded(one, there, absent)) for index, one in zip(rules, required, strict=True)]
-        left = [(index, one) for index, one in left if one != NEVER]
-        writer = _Writer()
-        asked = [(index, writer.expression(one)) for index, one in left]
+        folded = [(index, _folded(self._of(index), there, absent)) for index in rules]
+        left = [(index, self._guard(one)) for index, one in folded if one != NEVER]
         rules = tuple(index for index, _ in left)
-        if not any(one for _, one in asked):
+        asked = [guard for _, guard in left if guard is not None]
+        if not asked:
             return rules, None
-        if len(asked) == 1:
-            ((index, one),) = asked
-            source = f"({index},) if {one} else ()"
-        else:
-            source = (
-                "(" + "".join(f"*(({index},) if {one} else ())," if one else f"{index}," for index, one in asked) + ")"
-            )
-        code = compile(f"lambda b: {source}", "<guard>", "eval")
-        made: Narrow = eval(code, {"__builtins__": {}, **writer.constants})  # noqa: S307  # numbers and names of constants
-        return rules, made
+        if len(left) == 1:
+            (guard,) = asked
+            return rules, lambda line: rules if guard(line) else ()
+        return rules, lambda line: tuple([index for index, one in left if one is None or one(line)])
+
+    def _guard(self, required: Requirement) -> Guard | None:
+        """Code that asks for what is required, None for nothing."""
+        if required not in self._made:
+            if len(self._made) >= MAX_GUARDS:
+                self._made.clear()
+            writer = _Writer()
+            source = writer.expression(required)
+            made: Guard | None = None
+            if source:
+                code = compile(f"lambda b: {source}", "<guard>", "eval")
+                made = eval(code, {"__builtins__": {}, **writer.constants})  # noqa: S307  # names of constants only
+            self._made[required] = made
+        return self._made[required]
 
     def _of(self, index: int) -> Requirement:
         found = self._required.get(index)

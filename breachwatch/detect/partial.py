@@ -16,7 +16,7 @@ from breachwatch.model import FieldValue
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
 
-WORTH_IT = 4
+WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
 
 MAX_OPEN = 60
@@ -46,7 +46,7 @@ class _Fields(View):
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
-            whole = self[field] = "\0".join(map(folded, self.texts()))
+            whole = self[field] = folded("\0".join(self.texts()))
             return whole
         value = self.getters[field](self.record)
         text: str | None
@@ -91,8 +91,13 @@ class _Fields(View):
                 record: Mapping[str, FieldValue] = _decode_all(self.line)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
                 raise Undecided from None
-            values = (value for name, value in record.items() if not name.startswith(OWN_PREFIXES))
-            texts = self[_TEXTS] = [text for value in values for text in all_texts(value)]
+            texts = self[_TEXTS] = []
+            for name, value in record.items():
+                if not name.startswith(OWN_PREFIXES):
+                    if type(value) is str and len(value) <= MAX_VALUE:
+                        texts.append(value)
+                    else:
+                        texts.extend(all_texts(value))
         return texts
 
 

@@ -24,7 +24,7 @@ MAX_LINE_BYTES = 65_536
 MAX_SETS = 4_096
 """Combinations of hits that are remembered; an attacker could make any number."""
 
-WORTH_IT = 4
+WORTH_IT = 24
 """So often lines have the same hits before more is asked of them; the oftener, the more combinations there were."""
 
 EVERY: tuple[int, ...] | None = None

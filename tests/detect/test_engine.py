@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.detect import partial, plan
+from breachwatch.detect import eventview, partial, plan
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Plan, Scope
@@ -36,7 +36,7 @@ FORMATS = ("json", "syslog", "nginx", "apache", "auto")
 @pytest.fixture(autouse=True, params=[True, False], ids=["code", "no code"])
 def _generated_code_from_the_first_line_on(monkeypatch, request):
     """Combinations of rules get code when they come often: here at once, or never."""
-    for module in (partial, plan):
+    for module in (eventview, partial, plan):
         monkeypatch.setattr(module, "WORTH_IT", 1 if request.param else 10**9)
 
 
