@@ -20,7 +20,9 @@ from zoneinfo import ZoneInfo
 import msgspec
 
 from breachwatch.app.clock import SystemClock
+from breachwatch.app.crew import Crew
 from breachwatch.app.integrity import open_integrity
+from breachwatch.app.looker import Looker
 from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
@@ -29,7 +31,7 @@ from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
 from breachwatch.errors import BreachWatchError, StoreError
-from breachwatch.model import RawLine, Signal
+from breachwatch.model import Block, RawLine, Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.files import Claims, LogFiles, LogSpec
@@ -102,6 +104,8 @@ class AgentSettings:
     journal_units: tuple[str, ...] = ()
     syslog: tuple[SyslogSettings, ...] = ()
     integrity: Options | None = None
+    processes: int = 0
+    """Processes that may look through busy logs."""
     rule_folders: tuple[str, ...] = ()
     placeholders: dict[str, tuple[str, ...]] = field(default_factory=dict)
     without_network: bool = False
@@ -153,6 +157,7 @@ class Agent:
             self._pipeline.restore(unfinished)
         if not self._pipeline.is_prefiltering:
             self.note("prefilter_absent", "neither hyperscan nor ahocorasick_rs is installed: every line is read")
+        self.crew = Crew(settings.processes, start=self._start_looker, monotonic=clock.monotonic, note=self.note)
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_release = self._clock.monotonic() + RELEASE_S
@@ -215,7 +220,7 @@ class Agent:
         Matches are committed at once, with the state of correlations and how far every source was read. Where nothing
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
         """
-        seen = sum(self._tick_source(watched) for watched in self._sources)
+        seen = self._look()
         self._signals.extend(self._pipeline.late_signals())
         self._beat()
         self._release()
@@ -236,12 +241,36 @@ class Agent:
         """Whether a log has more than one poll takes, even if nothing came of it: a line of gigabytes, for one."""
         return any(isinstance(one.source, LogFiles) and one.source.is_behind() for one in self._sources)
 
+    def _look(self) -> int:
+        """Poll every source once; those with a process of their own are worked on while the others are read."""
+        seen, batches = 0, []
+        for watched in self._sources:
+            if self.crew.has(watched.source.name):
+                items = list(watched.source.poll(BATCH_BYTES))
+                seen += len(items)
+                batches.append(self.crew.batch(watched.source.name, items, self._pipeline, watched.how))
+                self._took(watched, sum(len(item.data) for item in items if isinstance(item, Block)))
+            else:
+                seen += self._tick_source(watched)
+        for batch in batches:
+            self._signals.extend(batch.signals())
+        return seen
+
     def _tick_source(self, watched: WatchedSource) -> int:
-        seen = 0
+        seen = size_bytes = 0
         for item in watched.source.poll(BATCH_BYTES):
             seen += 1
+            if isinstance(item, Block):
+                size_bytes += len(item.data)
             self._signals.extend(self._pipeline.signals(item, watched.how))
+        self._took(watched, size_bytes)
         return seen
+
+    def _took(self, watched: WatchedSource, size_bytes: int) -> None:
+        self.crew.took(watched.source.name, is_full=size_bytes >= BATCH_BYTES // 2)
+
+    def _start_looker(self) -> Looker:
+        return Looker(self._pipeline.detector.rules, str(self._cache))
 
     def commit(self) -> None:
         """Store what was found, and how far that came, in one transaction. Raises: StoreError."""
@@ -323,6 +352,7 @@ class Agent:
         detector = Detector(rules)
         detector.restore(self._pipeline.detector.snapshot())
         self._pipeline.detector = detector
+        self.crew.close()
         self.note("rules_reloaded", f"{len(rules.rules)} rules, {len(rules.correlations)} correlations")
 
     def names_changed(self) -> None:
@@ -342,7 +372,8 @@ class Agent:
         return {folder for log in self._settings.logs for folder in folders(log.path)}
 
     def close(self) -> None:
-        """Release files and watches; nothing is lost, the store knows how far we came."""
+        """Release files, watches and processes; nothing is lost, the store knows how far we came."""
+        self.crew.close()
         for watched in self._sources:
             watched.source.close()
 

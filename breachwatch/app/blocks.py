@@ -10,11 +10,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
-from breachwatch.model import Block, Event, LogSource, Match, RawLine
+from breachwatch.model import Block, Event, LogSource, Match
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser
@@ -44,26 +43,28 @@ class BlockReader:
     """A line that no rule could match counts as the one event that it would have been."""
 
     def read(
-        self, block: Block, parser: Parser, form: RawForm, context: ParseContext, logsource: LogSource | None
+        self,
+        block: Block,
+        parser: Parser,
+        form: RawForm,
+        context: ParseContext,
+        logsource: LogSource | None,
+        found: list[Candidate] | None = None,
     ) -> Iterator[Found]:
-        """Each event that may have matched, with what it made match. `logsource` overrides what the parser says."""
-        lines = block.data.count(b"\n")
-        self.lines += lines
-        plan = self.selector.plan(form, Scope(logsource, self.detector.any_logsource), block.data)
-        found, sampled = self.sampler.chosen(block.data, plan.candidates(block.data))
-        programs = self.selector.programs(form)
+        """Each event that may have matched, with what it made match. `logsource` overrides what the parser says.
+
+        `found`: the candidates, where somebody looked for them already.
+        """
         data = block.data
+        lines = data.count(b"\n")
+        self.lines += lines
+        if found is None:
+            found = self.selector.candidates(form, self.scope(logsource), data)
+        found, sampled = self.sampler.chosen(data, found)
         self.candidates += len(found)
         self.events += lines - len(found)
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
         for candidate in found:
-            rules = candidate.rules
-            verdict: Sequence[int] | None = None
-            if programs is not None and rules is not None:
-                verdict = programs.judged(rules, data[candidate.start : candidate.end - 1])
-                if verdict == ():
-                    self.events += 1
-                    continue
             skip.until(candidate.start)
             line = line_of(block, candidate.start, candidate.end)
             skip.at = candidate.end
@@ -71,28 +72,31 @@ class BlockReader:
                 self.events += 1
                 placed = event if logsource is None else relocated(event, logsource)
                 if candidate.start in sampled:
-                    self._compare(placed, sampled[candidate.start], programs, line)
+                    self._compare(placed, sampled[candidate.start])
                     yield placed, self.detector.feed(placed)
-                    continue
-                judged = self._judged(rules, placed) if verdict is None else verdict
-                yield placed, self.detector.feed(placed, judged, judged=True)
-        skip.until(len(block.data))
+                else:
+                    yield placed, self.detector.feed(placed, self._judged(candidate, placed), judged=True)
+        skip.until(len(data))
         skip.settle()
 
-    def _judged(self, rules: tuple[int, ...] | None, event: Event) -> Sequence[int]:
-        """Those of the candidate rules that the event satisfies, of its own log source alone; None: of all rules."""
+    def scope(self, logsource: LogSource | None) -> Scope:
+        """Which rules a source is for."""
+        return Scope(logsource, self.detector.any_logsource)
+
+    def _judged(self, candidate: Candidate, event: Event) -> Sequence[int]:
+        """Those of the candidate rules that the event satisfies, of its own log source alone; EVERY: of all rules."""
+        rules = candidate.rules
+        if candidate.is_judged and rules is not None:
+            return rules
         # a dirty line may be of a source that lines of this form never are (JSON among syslog)
         source = event.logsource
         among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
         return self.selector.judge.satisfied(among, event) if among else ()
 
-    def _compare(self, event: Event, before: Candidate | None, programs: Programs | None, line: RawLine) -> None:
+    def _compare(self, event: Event, before: Candidate | None) -> None:
         if before is not None and before.rules is None:
             return
-        rules = () if before is None else before.rules or ()
-        verdict: Sequence[int] | None = programs.judged(rules, line.data) if programs is not None and rules else None
-        if verdict is None:
-            verdict = self._judged(rules, event)
+        verdict = () if before is None else self._judged(before, event)
         self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
 
 

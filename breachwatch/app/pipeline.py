@@ -13,9 +13,11 @@ from hashlib import blake2b
 
 from breachwatch.app.blocks import BlockReader, Found, form_of, relocated
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
+from breachwatch.model.rawform import RawForm
 from breachwatch.parse import (
     Assembler,
     ParseContext,
@@ -155,10 +157,18 @@ class Pipeline:
     def _context(self, how: SourceFormat) -> ParseContext:
         return ParseContext(host=self.host, reference_utc=self.now(), tz=how.tz, year=how.year)
 
-    def matches(self, seen: Seen, how: SourceFormat) -> Iterator[Found]:
-        """Each event of one thing seen with what it made match; of a block, those that could match."""
+    def question(self, block: Block, how: SourceFormat) -> tuple[RawForm, Scope] | None:
+        """What to look for in a block, where somebody else may do that: its format is known, and lines are skipped."""
+        form = form_of(self._parser((how.format, block.source))) if self.is_prefiltering else None
+        return None if form is None else (form, self._reader.scope(how.logsource))
+
+    def matches(self, seen: Seen, how: SourceFormat, found: list[Candidate] | None = None) -> Iterator[Found]:
+        """Each event of one thing seen with what it made match; of a block, those that could match.
+
+        `found`: the candidates of a block, where somebody looked for what `question` said.
+        """
         if isinstance(seen, Block) and self.is_prefiltering:
-            yield from self._block_matches(seen, how)
+            yield from self._block_matches(seen, how, found)
         else:
             yield from self._fed(self.parse(seen, how))
 
@@ -179,7 +189,7 @@ class Pipeline:
             self._events += 1
             yield event, self.detector.feed(event)
 
-    def _block_matches(self, block: Block, how: SourceFormat) -> Iterator[Found]:
+    def _block_matches(self, block: Block, how: SourceFormat, found: list[Candidate] | None) -> Iterator[Found]:
         """The same of a block, whose first lines may still have to tell the format."""
         key = how.format, block.source
         parser = self._parser(key)
@@ -188,18 +198,20 @@ class Pipeline:
             form = form_of(parser)
             if form is not None:
                 rest = block if start == 0 else block.after(start)
-                yield from self._reader.read(rest, parser, form, self._context(how), how.logsource)
+                yield from self._reader.read(
+                    rest, parser, form, self._context(how), how.logsource, found if rest is block else None
+                )
                 self._note_holding(key, how)
                 return
             end = block.data.find(b"\n", start) + 1
             yield from self.matches(line_of(block, start, end), how)
             start = end
 
-    def signals(self, seen: Seen, how: SourceFormat) -> Iterator[Signal]:
-        """What the hub has to hear of one thing seen."""
+    def signals(self, seen: Seen, how: SourceFormat, found: list[Candidate] | None = None) -> Iterator[Signal]:
+        """What the hub has to hear of one thing seen; `found` as for `matches`."""
         if isinstance(seen, Gap):
             yield gap_signal(seen, self.host)
-        for _event, matches in self.matches(seen, how):
+        for _event, matches in self.matches(seen, how, found):
             yield from self._told(matches)
 
     def late_signals(self) -> Iterator[Signal]:

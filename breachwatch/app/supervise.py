@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import msgspec
 
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import daemon_signal
+from breachwatch.app.process import die_with_parent
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
 from breachwatch.errors import BreachWatchError, StoreError
@@ -33,9 +33,6 @@ STEADY_S = 60.0
 STOP_GRACE_S = 20.0
 """How long a child may take to finish its transaction after SIGTERM before it is killed."""
 
-PR_SET_PDEATHSIG = 1
-"""prctl(2): the signal a child gets when its parent dies, so that no orphan keeps a lock."""
-
 CONFIGURATION_EXITS = (2,)
 """Exit codes that a restart cannot mend. They end the daemon only while a child has never run: a file that somebody
 breaks later must not stop the other child from watching."""
@@ -45,12 +42,6 @@ PROVEN_S = 5.0
 
 MAX_UNRECORDED = 1_000
 """Statements kept in memory while the state cannot be written; beyond them the oldest are only in the log."""
-
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-def _die_with_parent() -> None:
-    _libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +80,7 @@ class Child:
         self.process = subprocess.Popen(
             self.spec.command,
             stdin=subprocess.PIPE,
-            preexec_fn=_die_with_parent,  # noqa: PLW1509  # only prctl: async-signal-safe
+            preexec_fn=die_with_parent,  # noqa: PLW1509  # only prctl: async-signal-safe
         )
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died before it read them; its exit code says why

@@ -42,6 +42,7 @@ def agent_settings(settings: Settings, *, without_network: bool) -> AgentSetting
         host=settings.host.name,
         logs=tuple(_log(log) for log in settings.watch.logs),
         max_line_bytes=settings.watch.max_line_bytes,
+        processes=settings.watch.busy_processes,
         journal=settings.watch.journal.enabled,
         journal_units=tuple(settings.watch.journal.units),
         syslog=tuple(_syslog(listener, settings.watch.max_line_bytes) for listener in settings.watch.syslog),

@@ -163,6 +163,7 @@ class WatchSection(Section):
     syslog: tuple[SyslogSection, ...] = ()
     integrity: IntegritySection = IntegritySection()
     max_line_bytes: int = Field(default=65_536, ge=1_024, le=65_536)
+    busy_processes: int = Field(default=1, ge=0, le=64)
 
 
 class RulesSection(Section):

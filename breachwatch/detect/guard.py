@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from breachwatch.detect.rule import And, Condition, Not, Or, Rule
-from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal
+from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
 from breachwatch.model.rawform import RawForm
 
 MAX_LITERALS = 256
@@ -163,10 +163,19 @@ def _folded(required: Requirement, there: AbstractSet[Pattern], absent: Abstract
         return _every(_folded(part, there, absent) for part in required.parts)
     if isinstance(required, Some):
         return _some(_folded(part, there, absent) for part in required.parts)
-    if not required.patterns.isdisjoint(there):
+    if any(_is_there(one, there) for one in required.patterns):
         return NOTHING
-    patterns, values = required.patterns - absent, required.values - absent
+    endings = {value: set(with_endings(value)) for value in required.values}
+    if not all(there.isdisjoint(ways) for ways in endings.values()):
+        return NOTHING
+    patterns = required.patterns - absent
+    values = frozenset(value for value, ways in endings.items() if value not in absent and not ways <= absent)
     return AnyOf(patterns, values) if patterns or values else NEVER
+
+
+def _is_there(pattern: Pattern, there: AbstractSet[Pattern]) -> bool:
+    """Lines that hold all of `there` hold the pattern."""
+    return pattern in there or any(_holds(one, pattern) for one in there)
 
 
 def _every(parts: Iterable[Requirement]) -> Requirement:
@@ -222,9 +231,7 @@ class _Writer:
             asked = [self._pass(tuple(literals))]
         else:
             asked = [f"{self.constant(one)} in b" for one in literals]
-        values = [
-            f"({self.constant(one.data)} in b and {self._search(_value(one.data))})" for one in sorted(required.values)
-        ]
+        values = [self._value(one.data) for one in sorted(required.values)]
         return _joined(" or ", [*asked, *values, *expressions])
 
     def _pass(self, literals: tuple[bytes, ...]) -> str:
@@ -234,6 +241,11 @@ class _Writer:
         if literals not in self._names:
             self._names[literals] = self.constant(ahocorasick_rs.BytesAhoCorasick(literals).find_matches_as_indexes)
         return f"{self._names[literals]}(b)"
+
+    def _value(self, data: bytes) -> str:
+        """A string that is no name; most are followed by a comma."""
+        followed = f"{self.constant(data + b',')} in b or {self._search(_value(data))}"
+        return f"({self.constant(data)} in b and ({followed}))"
 
     def _search(self, expression: bytes) -> str:
         return f"{self.constant(re.compile(expression).search)}(b)"

@@ -46,6 +46,8 @@ class Candidate(NamedTuple):
     """Behind its line feed."""
     rules: tuple[int, ...] | None
     """Positions of the rules it may match; EVERY: any rule of the plan."""
+    is_judged: bool = False
+    """The conditions of these rules hold."""
 
 
 class Scope(NamedTuple):

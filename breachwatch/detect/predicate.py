@@ -26,8 +26,7 @@ from breachwatch.detect.rule import (
     Text,
     TimePart,
 )
-from breachwatch.detect.values import ANY, ONE, comparison, folded
-from breachwatch.detect.witness import NUMERIC
+from breachwatch.detect.values import ANY, NUMERIC, ONE, comparison, folded
 
 MAX_NODES = 4_000
 """Conditions with more parts are left to the reference."""

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from breachwatch.detect.witness import NUMERIC
+from breachwatch.detect.values import NUMERIC
 
 sre: Any = re._constants  # noqa: SLF001  # the parser that decides what the pattern means
 parser: Any = re._parser  # noqa: SLF001

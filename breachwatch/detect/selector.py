@@ -6,6 +6,7 @@ Which of several sound witnesses is looked for changes only the speed. So a plan
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -17,7 +18,7 @@ from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import Choice, Fitting, cost_of
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
-from breachwatch.detect.plan import Plan, Scope, in_scope
+from breachwatch.detect.plan import Candidate, Plan, Scope, in_scope
 from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
 from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
 from breachwatch.detect.witness import Pattern
@@ -103,6 +104,17 @@ class _Running:
         self.plan.work = self.plan.scanned_bytes = 0
 
 
+def _judged(programs: Programs, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
+    """The candidates that match as far as can be said, with the rules whose conditions hold."""
+    for candidate in found:
+        start, end, rules, _ = candidate
+        verdict = None if rules is None else programs.judged(rules, data[start : end - 1])
+        if verdict is None:
+            yield candidate
+        elif verdict:
+            yield Candidate(start, end, verdict, is_judged=True)
+
+
 class Selector:
     """Which lines a set of rules has to look at."""
 
@@ -144,6 +156,12 @@ class Selector:
         else:
             found.watch()
         return found.plan
+
+    def candidates(self, form: RawForm, scope: Scope, data: bytes) -> list[Candidate]:
+        """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
+        found = self.plan(form, scope, data).candidates(data)
+        programs = self.programs(form)
+        return found if programs is None else list(_judged(programs, data, found))
 
     def programs(self, form: RawForm) -> Programs | None:
         """What narrows the candidate rules of a line by a few of its fields; None for forms that have none."""

@@ -95,6 +95,9 @@ def test_of(value: Value) -> Test:
     assert_never(value)
 
 
+NUMERIC = frozenset("0123456789.+-eE")
+"""What numbers are written with."""
+
 MAX_VALUE = 65_536
 """Longer texts are compared by their first so many characters."""
 

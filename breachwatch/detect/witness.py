@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from breachwatch.detect.rawregex import stretch
 from breachwatch.detect.regexlits import required_literals
 from breachwatch.detect.rule import (
     And,
@@ -26,7 +27,7 @@ from breachwatch.detect.rule import (
     Rule,
     TimePart,
 )
-from breachwatch.detect.values import ANY, Regex, Scalar, Text, Value, folded
+from breachwatch.detect.values import ANY, NUMERIC, Regex, Scalar, Text, Value, folded
 from breachwatch.model.rawform import RawForm, Words
 
 
@@ -50,8 +51,6 @@ Cost = Callable[[Pattern], float]
 
 SHORT = 3
 """Shorter literals are everywhere."""
-
-NUMERIC = frozenset("0123456789.+-eE")
 
 ODD_NUMBER = Pattern(is_regex=True, data=rb"[\s:,\[](?:-?[0-9.]{16,}|-?[0-9]*\.0000|-?[0-9.]+e[-+0-9])")
 """JSON numbers whose decimal text is not what stands in the line: exponents, many digits, very small fractions."""
@@ -159,8 +158,6 @@ class Extractor:
 
     def stretch(self, leaf: Condition) -> bytes | None:
         """Of a regular expression about one field: what a line holds, as an expression over its raw bytes."""
-        from breachwatch.detect.rawregex import stretch
-
         if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Regex):
             return None
         known = [name for name in (leaf.field, *leaf.also) if self._form.escapes_json or self._is_known(name)]
@@ -329,6 +326,11 @@ _BEHIND_VALUES = (b",", b"}", b"]", b" ", b"\t", b"\r")
 """What may stand behind a string of a JSON record that is no name; but for spaces, none of it stands behind a name."""
 
 
+def with_endings(string: Pattern) -> Witness:
+    """A quoted string with whatever may stand behind it, where it is no name: a record holds one of these."""
+    return frozenset(Pattern(is_regex=False, data=string.data + after) for after in _BEHIND_VALUES)
+
+
 def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> list[Witness]:
     """Witnesses of one literal stretch of a JSON value."""
     text, begins, ends = run
@@ -346,7 +348,7 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
             quoted = (b'"' if first else b"") + escaped.data + (b'"' if last else b"")
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
             if first and last and endings:
-                found.append(frozenset(Pattern(is_regex=False, data=quoted + after) for after in _BEHIND_VALUES))
+                found.append(with_endings(Pattern(is_regex=False, data=quoted)))
     if not text.isascii() and all(len(match[0]) < SHORT for match in _PLAIN.finditer(text)):
         found.append(_spelled(text))
     return found

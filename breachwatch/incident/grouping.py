@@ -177,7 +177,7 @@ class _Growing:
     def _note_values(self, name: str, value: FieldValue) -> None:
         known = self.entities.setdefault(name, {})
         for text in _values(value):
-            if text not in known and not (known and next(reversed(known)) == OVERFLOW):
+            if text not in known and len(known) <= MAX_ENTITY_VALUES:
                 known[text if len(known) < MAX_ENTITY_VALUES else OVERFLOW] = None
 
     def incident(self) -> Incident:

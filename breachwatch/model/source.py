@@ -157,6 +157,8 @@ class FileChange:
     """ATT&CK techniques of the critical path that was touched."""
     explained_by: str = ""
     """The package whose installed content this is; empty: nobody vouches for it."""
+    probably_by: str = ""
+    """The package whose script ran at that moment and makes such a file; it explains nothing."""
     diff: str = ""
     """Lines that differ, secrets masked, for the small text files that are configured for it."""
     writer: Writer | None = None

@@ -62,6 +62,7 @@ def _reasons(fields: Fields, change: FileChange) -> None:
     """Who vouches for it, what found it, who wrote it: only what is known."""
     for name, value in (
         ("integrity.explained_by", change.explained_by),
+        ("integrity.probably_by", change.probably_by),
         ("integrity.channel", change.channel),
         ("integrity.diff", change.diff),
     ):

@@ -78,7 +78,7 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        if flat(record, "host.name") is None and not isinstance(record.get("host"), str):
+        if not isinstance(record.get("host"), str) and flat(record, "host.name") is None:
             fields["host.name"] = context.host
         return new_event(event_id(line, context.host), at_utc, logsource_of(record), fields, text)
 
@@ -93,7 +93,7 @@ def decoded_record(data: bytes) -> Fields | str:
         return "no JSON record: nested too deeply"
     if not isinstance(record, dict):
         return "no JSON record: not an object"
-    if _too_deep(record):
+    if data.count(b"{") + data.count(b"[") >= MAX_DEPTH and _too_deep(record):
         return f"no JSON record: nested deeper than {MAX_DEPTH}"
     return record
 

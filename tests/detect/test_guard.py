@@ -15,6 +15,7 @@ from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rawregex import stretch
 from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Regex, Rule, Text
 from breachwatch.detect.values import ANY, Scalar
+from breachwatch.detect.witness import Pattern, with_endings
 from breachwatch.model import Level, LogSource, RuleRef
 from breachwatch.parse.rawform import FORMS
 
@@ -109,6 +110,18 @@ def test_what_the_scan_says_is_not_asked_again():
     assert narrow(b"three") == (0,)
     assert narrow(b"four") == ()
     assert three not in {one, two}
+
+
+def test_a_string_found_with_its_ending_is_found_and_one_without_any_is_not():
+    guards = Guards([rule(And((is_("type", "syscall"), has("b", "two"))))], JSON, routed=False)
+    string = Pattern(is_regex=False, data=b'"syscall"')
+    (found, narrow) = guards.narrow((0,), {Pattern(is_regex=False, data=b'"syscall",')}, frozenset())
+    assert found == (0,)
+    assert narrow is not None
+    assert narrow(b"two") == (0,)
+    assert guards.narrow((0,), frozenset(), with_endings(string)) == ((), None)
+    some = frozenset(sorted(with_endings(string))[1:])
+    assert guards.narrow((0,), frozenset(), some)[0] == (0,)
 
 
 def test_a_routed_record_names_its_source():

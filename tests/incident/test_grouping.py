@@ -138,6 +138,12 @@ def test_entities_are_distinct_in_the_order_seen_and_bounded():
     assert incident.entities["file.path"] == ()
 
 
+def test_a_user_whose_name_says_that_there_are_more_hides_nobody():
+    incident = opened(a_match(fields={"source.ip": "203.0.113.7", "user.name": OVERFLOW}))
+    incident = absorb(incident, a_match("m1", fields={"user.name": "mallory"}))
+    assert incident.entities["user.name"] == (OVERFLOW, "mallory")
+
+
 def test_rules_and_keys_are_bounded():
     incident = opened(a_match(group_by=("source.ip",)))
     for number in range(max(MAX_KEYS, MAX_RULES) + 5):

@@ -9,72 +9,23 @@ from __future__ import annotations
 
 import os
 import re
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from hashlib import md5, sha256
 from pathlib import Path
 
 from breachwatch.model import FileChange, FileRecord
+from breachwatch.watch.integrity.dpkg_log import SLACK_S, Transaction, parse_log, parse_runs
 from breachwatch.watch.integrity.inspect import BUFFER_BYTES, open_quietly
 from breachwatch.watch.integrity.owners import Owners
+from breachwatch.watch.integrity.scripts import maker_of
 
 LOG_TAIL_BYTES = 4 << 20
 """Of the log: some ten thousand packages."""
 
-SLACK_S = 2.0
-"""The log has whole seconds."""
-
 MAX_SUMS_BYTES = 64 << 20
 
 SUM = re.compile(rb"([0-9a-f]{32})  (.+)")
-LINE = re.compile(
-    r"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (install|upgrade|remove|purge|configure|status [a-z-]+) (\S+) (\S+)(?: (\S+))?"
-)
-"""2026-11-26 13:00:01 upgrade openssl:amd64 3.0.11-1 3.0.15-1"""
-
-BEGINS = {"install", "upgrade", "remove", "purge"}
-
-
-@dataclass(slots=True)
-class Transaction:
-    """One package on its way from one version to another."""
-
-    package: str
-    """name:architecture as the log writes it."""
-    begin_s: float
-    end_s: float
-    version: str = ""
-
-    @property
-    def name(self) -> str:
-        """For people."""
-        return f"{self.package.partition(':')[0]} {self.version}".strip()
-
-    def holds(self, moment_ns: int) -> bool:
-        """True for a moment within it."""
-        return self.begin_s - SLACK_S <= moment_ns / 1e9 <= self.end_s + SLACK_S
-
-
-def parse_log(text: str) -> list[Transaction]:
-    """Transactions in the order in which they began. Local time, as the log has it."""
-    found: list[Transaction] = []
-    latest: dict[str, Transaction] = {}
-    for line in text.splitlines():
-        match = LINE.fullmatch(line)
-        if match is None:
-            continue
-        stamp, action, package, first, second = match.groups()
-        try:
-            at = time.mktime(time.strptime(stamp, "%Y-%m-%d %H:%M:%S"))
-        except (ValueError, OverflowError):
-            continue
-        if action in BEGINS:
-            latest[package] = Transaction(package, at, at, version=second or first)
-            found.append(latest[package])
-        elif package in latest:
-            latest[package].end_s = at
-    return found
 
 
 @dataclass(slots=True)
@@ -95,6 +46,7 @@ class Dpkg:
         self._log = root / "var/log/dpkg.log"
         self._seen: tuple[int, int] | None = None
         self._transactions: list[Transaction] = []
+        self._runs: list[Transaction] = []
         self._last_s = 0.0
         self._contents: dict[tuple[str, float], _Contents] = {}
         self._owners: list[Owners] = []
@@ -114,10 +66,11 @@ class Dpkg:
                 if self._seen == (status.st_ino, status.st_size):
                     return
                 log.seek(max(0, status.st_size - LOG_TAIL_BYTES))
-                self._transactions = parse_log(log.read().decode("utf-8", "replace"))
+                text = log.read().decode("utf-8", "replace")
         except OSError:
-            self._transactions = []
+            self._transactions, self._runs = [], []
             return
+        self._transactions, self._runs = parse_log(text), parse_runs(text)
         self._seen = (status.st_ino, status.st_size)
         self._last_s = max((item.end_s for item in self._transactions), default=0.0)
         self._contents.clear()
@@ -175,6 +128,19 @@ class Dpkg:
             if transaction.holds(moment) and self._made(transaction, path, change):
                 return transaction.name
         return ""
+
+    def suspect(self, change: FileChange) -> str:
+        """The package whose script or trigger ran at that moment and makes such a file; empty if none did."""
+        after = change.after
+        is_plain = after is None or (after.type == "file" and not after.mode & 0o022)
+        if not is_plain or not change.path.startswith(self._root + b"/"):
+            return ""
+        path, moment = change.path[len(self._root) :], moment_of(change)
+        return next((run.name for run in reversed(self._runs) if run.holds(moment) and maker_of(path, run, self)), "")
+
+    def owns(self, run: Transaction, path: bytes) -> bool:
+        """True if the package says that the file is its own."""
+        return path in self._contents_of(run).paths or any(owners.has(path, run.package) for owners in self._owners)
 
     def _made(self, transaction: Transaction, path: bytes, change: FileChange) -> bool:
         if path.startswith(b"/var/lib/dpkg/"):

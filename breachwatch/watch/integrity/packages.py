@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from breachwatch.model import FileChange
+from breachwatch.watch.critical import LEVELS
 
 HOLD_S = 60.0
 """So long a verdict waits at most for a package manager that is at work: the sums come after the files."""
@@ -17,6 +18,10 @@ MAX_HELD = 100_000
 
 NEVER_EXPLAINED = 0o6000
 """A setuid bit that was not there before is told as such, whoever set it."""
+
+
+LOWER = dict(zip(LEVELS, ("low", *LEVELS), strict=False))
+"""What a change is rated at that a package's script probably made."""
 
 
 class Manager(Protocol):
@@ -33,6 +38,10 @@ class Manager(Protocol):
 
     def explain(self, change: FileChange) -> str:
         """The package that made this change; empty if none did."""
+        ...
+
+    def suspect(self, change: FileChange) -> str:
+        """The package whose script probably made this change; empty if none did."""
         ...
 
     def remember(self) -> None:
@@ -83,7 +92,8 @@ class Packages:
         for manager in self._managers:
             if package := manager.explain(change):
                 return replace(change, explained_by=package)
-        return change
+        maker = next((maker for manager in self._managers if (maker := manager.suspect(change))), "")
+        return replace(change, probably_by=maker, severity=LOWER[change.severity]) if maker else change
 
 
 def _gains_power(change: FileChange) -> bool:

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from breachwatch.model import FileChange
-from breachwatch.watch.integrity.dpkg import SLACK_S, is_content, moment_of
+from breachwatch.watch.integrity.dpkg import is_content, moment_of
+from breachwatch.watch.integrity.dpkg_log import SLACK_S
 
 QUERY_TIMEOUT_S = 20.0
 
@@ -78,6 +79,10 @@ class Rpm:
                 known = self._files_of(package).get(path)
                 if known is not None and _is_as_packed(change, known):
                     return package
+        return ""
+
+    def suspect(self, change: FileChange) -> str:  # noqa: ARG002  # rpm keeps no log of when a script ran
+        """No package."""
         return ""
 
     def _files_of(self, package: str) -> dict[bytes, _File]:

@@ -7,13 +7,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from hashlib import md5
 from pathlib import Path
 
 import pytest
 
 from breachwatch.model import FileChange
-from breachwatch.watch.integrity.dpkg import Dpkg, parse_log
+from breachwatch.watch.integrity.dpkg import Dpkg
+from breachwatch.watch.integrity.dpkg_log import parse_log, parse_runs
 from breachwatch.watch.integrity.owners import Owners
 from breachwatch.watch.integrity.packages import Packages, is_locked
 from breachwatch.watch.integrity.rpm import Rpm
@@ -269,6 +271,86 @@ def test_a_log_gives_each_package_its_span() -> None:
     )
     (found,) = parse_log(log)
     assert (found.package, found.name, found.end_s - found.begin_s) == ("openssl:amd64", "openssl 3.0.15-1", 9.0)
+
+
+def test_a_later_trigger_does_not_make_a_transaction_longer() -> None:
+    log = (
+        "2026-01-26 13:00:01 upgrade libc-bin:amd64 2.36-1 2.36-2\n"
+        "2026-01-26 13:00:04 status installed libc-bin:amd64 2.36-2\n"
+        "2026-03-26 13:00:09 trigproc libc-bin:amd64 2.36-2 <none>\n"
+        "2026-03-26 13:00:09 status half-configured libc-bin:amd64 2.36-2\n"
+        "2026-03-26 13:00:11 status installed libc-bin:amd64 2.36-2\n"
+    )
+    (transaction,), (run,) = parse_log(log), parse_runs(log)
+    assert transaction.end_s - transaction.begin_s == 3.0
+    assert (run.name, run.end_s - run.begin_s) == ("libc-bin 2.36-2", 2.0)
+
+
+SCRIPT = """#!/bin/sh
+set -e
+mkdir -p "$DPKG_ROOT/usr/lib/python3/__pycache__"
+echo compiled > "$DPKG_ROOT/usr/lib/python3/__pycache__/own.cpython-311.pyc"
+echo compiled > "$DPKG_ROOT/usr/lib/python3/__pycache__/other.cpython-311.pyc"
+echo cache > "$DPKG_ROOT/etc/ld.so.cache"
+"""
+
+
+@needs_dpkg
+@pytest.mark.parametrize("name", ["libc-bin", "bw-other"])
+def test_what_a_script_writes_is_named_rated_lower_and_stays_unexplained(
+    tmp_path: Path, debian: Debian, upgraded: Callable[[], Host], name: str
+) -> None:
+    tree = tmp_path / "scripted"
+    (tree / "DEBIAN").mkdir(parents=True)
+    (tree / "DEBIAN/control").write_text(CONTROL.format(version="9").replace("bw-sample", name))
+    (tree / "DEBIAN/postinst").write_text(SCRIPT)
+    (tree / "DEBIAN/postinst").chmod(0o755)
+    (tree / "usr/lib/python3").mkdir(parents=True)
+    (tree / "usr/lib/python3/own.py").write_text("pass\n")
+    package = tmp_path / "scripted.deb"
+    command = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(package)]
+    subprocess.run(command, check=True, capture_output=True)
+    host = upgraded()
+    debian.run("-i", package)
+    cached = debian.root / "usr/lib/python3/__pycache__"
+    host.until(lambda: host.found(cached / "own.cpython-311.pyc"), 60)
+    host.settle()
+    host.sweep()
+    found = {change.path: change for change in host.changes}
+    cache, own, other = (
+        found[os.fsencode(path)]
+        for path in (
+            debian.root / "etc/ld.so.cache", cached / "own.cpython-311.pyc", cached / "other.cpython-311.pyc",
+        )
+    )  # fmt: skip
+    assert [change.explained_by for change in (cache, own, other)] == ["", "", ""]
+    assert (cache.probably_by, own.probably_by, other.probably_by) == (
+        "libc-bin 9" if name == "libc-bin" else "", f"{name} 9", "",
+    )  # fmt: skip
+
+
+def test_a_change_that_a_script_probably_made_is_rated_one_level_lower(tmp_path: Path) -> None:
+    class Suspecting(Dpkg):
+        def suspect(self, change: FileChange) -> str:
+            return "x 1" if change.path.endswith(b"cache") else ""
+
+    at = datetime(2026, 1, 5, tzinfo=UTC)
+    rated = {
+        severity: Packages([Suspecting(tmp_path)], time.monotonic)
+        .explain([FileChange(path=name, action="created", before=None, after=None, severity=severity, seen_at=at)])[0]
+        .severity
+        for severity, name in (
+            ("low", b"/a/cache"),
+            ("medium", b"/cache"),
+            ("high", b"/cache"),
+            ("critical", b"/cache"),
+        )
+    }
+    assert rated == {"low": "low", "medium": "low", "high": "medium", "critical": "high"}
+    (other,) = Packages([Suspecting(tmp_path)], time.monotonic).explain(
+        [FileChange(path=b"/other", action="created", before=None, after=None, severity="high", seen_at=at)]
+    )
+    assert (other.severity, other.probably_by) == ("high", "")
 
 
 def test_owners_tell_packages_apart() -> None:
