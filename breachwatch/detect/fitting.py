@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.garbage import uncollected
+from breachwatch.detect.plan import LINE_WORK
 from breachwatch.detect.prefilter import scanner
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.witness import (
@@ -53,8 +54,8 @@ class Choice:
     """What a plan looks for, and what that is expected to cost."""
 
     witnesses: Mapping[int, Witness | None]
-    hits_per_byte: float
-    """Expected."""
+    work_per_byte: float
+    """Expected, as `Plan.work` counts it."""
     lines_per_byte: float
 
 
@@ -80,10 +81,11 @@ class Fitting:
             self._measure(extractor, rest, routed=routed)
             for index in rest:
                 witnesses[index] = extractor.of_rule(self._rules[index], routed=routed)
-        patterns = frozenset[Pattern]().union(*filter(None, witnesses.values()))
         rates = self._rates
-        size = max(1, rates.size)
-        return Choice(witnesses, sum(map(rates.rate, patterns)) * rates.lines / size, rates.lines / size)
+        rules = Counter(pattern for witness in witnesses.values() for pattern in witness or ())
+        work = sum(rate * (LINE_WORK + count) for pattern, count in rules.items() if (rate := rates.rate(pattern)))
+        lines_per_byte = rates.lines / max(1, rates.size)
+        return Choice(witnesses, work * lines_per_byte, lines_per_byte)
 
     def _price(self, pattern: Pattern) -> float:
         found = self._costs.get(pattern)

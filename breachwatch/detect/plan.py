@@ -27,6 +27,9 @@ MAX_SETS = 4_096
 WORTH_IT = 24
 """So often lines have the same hits before more is asked of them; the oftener, the more combinations there were."""
 
+LINE_WORK = 20
+"""What a hit costs beside the rules that it makes candidates, which count one each."""
+
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
 
@@ -103,8 +106,9 @@ class Plan:
         """Patterns from this number on make a line dirty."""
         self._backend = backend
         self._compiled = compiled
-        self.hits = 0
-        """Hits so far, and bytes scanned."""
+        self._weights = [*(LINE_WORK + len(found) for found in self._rules_of), *[0] * len(self.patterns)]
+        self.work = 0
+        """Work that hits made so far, as `LINE_WORK` counts it, and bytes scanned."""
         self.scanned_bytes = 0
         self._literals = frozenset(pattern for pattern in by_pattern if not pattern.is_regex)
         self._clearings = 0
@@ -163,7 +167,8 @@ class Plan:
         hits.extend((stop, dirty) for stop in _long_lines(data))
         hits.extend((stop, dirty) for stop in _nuls(data))
         hits.sort()
-        self.hits += len(hits)
+        weights = self._weights
+        self.work += sum([weights[number] for _, number in hits])
         self.scanned_bytes += len(data)
         return hits
 

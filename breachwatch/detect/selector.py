@@ -6,8 +6,8 @@ Which of several sound witnesses is looked for changes only the speed. So a plan
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from typing import Protocol
@@ -28,20 +28,26 @@ FEW_BYTES = 64 << 10
 """Lines of a source that has fewer are searched by a scanner that is made fast and runs slowly."""
 
 SAMPLE_BYTES = 1 << 20
-"""Most that a plan is fitted to."""
+"""Most that the first plan is fitted to."""
+
+AGAIN_BYTES = 128 << 10
+"""What the next ones are fitted to."""
 
 DRIFT = 2.0
-"""So many times the expected hits are a reason to fit again."""
+"""So many times the expected work is no reason to fit again."""
 
-FEW_HITS = 0.01
-"""Hits per line that are too few to be a reason."""
+FEW_WORK = 0.5
+"""Work per line that is none either."""
+
+FIT_WORK = 250
+"""About half of what fitting costs for each rule: it is done when so much was wasted."""
 
 WINDOW_BYTES = 4 << 20
-RULE_BYTES = 4 << 10
-"""Hits are compared after so many bytes, and so many for each rule: fitting costs that much."""
+"""Where lines are as expected, what was is forgotten after so many bytes."""
 
-MAX_WINDOW_BYTES = 4 << 30
-"""The window doubles with each fit, up to this: whoever writes the lines cannot make us fit all the time."""
+MAX_PATIENCE = 1 << 6
+"""What has to be wasted doubles with each fit, up to so many times: whoever writes the lines cannot make us fit all the
+time, and what fitting costs is about what was wasted before."""
 
 
 class PlanStore(Protocol):
@@ -62,31 +68,40 @@ class _Running:
 
     plan: Plan
     expected: float
-    """Hits per byte."""
+    """Work per byte (`Plan.work`)."""
     few: float
-    """Hits per byte that are no reason to fit again."""
-    is_collecting: bool
-    window_bytes: int
+    """Work per byte that is no reason to fit again."""
+    patience: int = 1
+    is_collecting: bool = False
     lines: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
     is_slow: bool = False
     """Its scanner is for few lines."""
 
-    def collect(self, data: bytes) -> None:
-        """Keep lines for the next fit."""
-        part = data[: SAMPLE_BYTES - self.size_bytes]
+    def collect(self, data: bytes, most: int) -> bool:
+        """Keep lines for the next fit; true when there are enough of them."""
+        part = data[: most - self.size_bytes]
         self.lines.append(part)
         self.size_bytes += len(part)
+        return self.size_bytes >= most
 
     @property
     def rate(self) -> float:
-        """Hits per byte in this window."""
-        return self.plan.hits / max(1, self.plan.scanned_bytes)
+        """Work per byte in this window."""
+        return self.plan.work / max(1, self.plan.scanned_bytes)
 
     @property
-    def has_drifted(self) -> bool:
-        """The window is over, and there were many more hits than expected."""
-        return self.plan.scanned_bytes >= self.window_bytes and self.rate > DRIFT * max(self.expected, self.few)
+    def wasted(self) -> float:
+        """Work in this window beyond what is no reason to fit again."""
+        return self.plan.work - DRIFT * max(self.expected, self.few) * self.plan.scanned_bytes
+
+    def watch(self) -> None:
+        """Begin to collect lines if too much was wasted."""
+        if self.wasted > FIT_WORK * self.patience * len(self.plan.rules):
+            self.is_collecting = True
+        elif self.wasted > 0 or self.plan.scanned_bytes < WINDOW_BYTES:
+            return
+        self.plan.work = self.plan.scanned_bytes = 0
 
 
 def _judged(programs: Programs, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
@@ -131,18 +146,15 @@ class Selector:
         if found is None:
             found = self._plans[key] = self._restored(form, scope) or self._fitted(form, scope, data)
             if found.is_slow:
-                found.collect(data)
+                found.collect(data, FEW_BYTES)
         elif found.is_slow:
-            found.collect(data)
-            if found.size_bytes >= FEW_BYTES:
+            if found.collect(data, FEW_BYTES):
                 found = self._plans[key] = self._fitted(form, scope, b"".join(found.lines))
         elif found.is_collecting:
-            found.collect(data)
-            if found.size_bytes >= SAMPLE_BYTES:
+            if found.collect(data, AGAIN_BYTES):
                 found = self._plans[key] = self._refitted(form, scope, found)
-        elif found.plan.scanned_bytes >= found.window_bytes:
-            found.is_collecting = found.has_drifted
-            found.plan.hits = found.plan.scanned_bytes = 0
+        else:
+            found.watch()
         return found.plan
 
     def candidates(self, form: RawForm, scope: Scope, data: bytes) -> list[Candidate]:
@@ -184,14 +196,18 @@ class Selector:
     def _refitted(self, form: RawForm, scope: Scope, old: _Running) -> _Running:
         """A plan for the lines collected, or the old one if that one would be hardly better."""
         choice = self._choice(form, scope, b"".join(old.lines))
-        rate = old.rate
-        window = min(2 * old.window_bytes, MAX_WINDOW_BYTES)
-        if choice.hits_per_byte * DRIFT > rate:
-            old.expected, old.window_bytes = max(old.expected, rate), window
-            old.is_collecting, old.lines, old.size_bytes = False, [], 0
-            return old
+        patience = min(2 * old.patience, MAX_PATIENCE)
+        if choice.work_per_byte * DRIFT > old.rate:
+            return replace(
+                old,
+                expected=max(old.expected, old.rate),
+                patience=patience,
+                is_collecting=False,
+                lines=[],
+                size_bytes=0,
+            )
         found = self._running(form, scope, choice, is_slow=False)
-        found.window_bytes = window
+        found.patience = patience
         self._keep(form, scope, found)
         return found
 
@@ -203,11 +219,7 @@ class Selector:
             witnesses=choice.witnesses,
             backend=self._fast_made if is_slow else self._library,
         )
-        few = FEW_HITS * choice.lines_per_byte
-        return _Running(plan, choice.hits_per_byte, few, False, self._window(plan.rules), is_slow=is_slow)
-
-    def _window(self, rules: Sequence[int]) -> int:
-        return WINDOW_BYTES + RULE_BYTES * len(rules)
+        return _Running(plan, choice.work_per_byte, FEW_WORK * choice.lines_per_byte, is_slow=is_slow)
 
     # -- from start to start --------------------------------------------------------------------------------------
 
@@ -237,4 +249,4 @@ class Selector:
             plan.compile()
         except StaleError:
             return None
-        return _Running(plan, saved.expected, saved.few, False, self._window(plan.rules))
+        return _Running(plan, saved.expected, saved.few)

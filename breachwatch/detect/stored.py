@@ -53,7 +53,7 @@ class StoredPlan(msgspec.Struct, frozen=True):
     witnesses: dict[int, Witness | None]
     """By position of the rule, in order."""
     expected: float
-    """Hits per byte."""
+    """Work per byte, as `Plan.work` counts it."""
     few: float
     compiled: list[bytes]
     """The scanner of all its patterns."""

@@ -40,6 +40,14 @@ def _generated_code_from_the_first_line_on(monkeypatch, request):
         monkeypatch.setattr(module, "WORTH_IT", 1 if request.param else 10**9)
 
 
+@pytest.fixture(autouse=True)
+def _fitted_again_and_again(monkeypatch):
+    """Plans are fitted to a few lines, and to the next few: between blocks nothing may get lost."""
+    small = {"FEW_BYTES": 100, "AGAIN_BYTES": 200, "WINDOW_BYTES": 100, "DRIFT": 0.5, "FEW_WORK": 0.0, "FIT_WORK": 0.0}
+    for name, value in small.items():
+        monkeypatch.setattr(f"breachwatch.detect.selector.{name}", value)
+
+
 @dataclass
 class Found:
     """Matches as (offset, rule, event id, time), and how many pairs that took."""

@@ -13,6 +13,7 @@ from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.detect import prefilter, selector
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
+from breachwatch.detect.plan import LINE_WORK
 from breachwatch.detect.prefilter import Scanner
 from breachwatch.detect.rule import And, Condition, FieldTest, Rule
 from breachwatch.detect.sample import Sampler
@@ -139,8 +140,7 @@ def test_sources_of_one_form_and_scope_share_a_plan(compiled):
 @pytest.fixture
 def _small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selector, "WINDOW_BYTES", 10_000)
-    monkeypatch.setattr(selector, "RULE_BYTES", 0)
-    monkeypatch.setattr(selector, "SAMPLE_BYTES", 7_000)
+    monkeypatch.setattr(selector, "AGAIN_BYTES", 7_000)
 
 
 @pytest.mark.usefixtures("_small_windows")
@@ -160,11 +160,13 @@ def test_lines_that_change_get_a_plan_of_their_own_between_two_blocks():
 def test_whoever_writes_the_lines_cannot_make_us_fit_all_the_time():
     chosen = Selector(RULES)
     form_blocks = [block("omega", repeat=500), block("alpha", "gamma", repeat=250)] * 60
-    total = sum(len(one.data) for one in form_blocks)
     work = work_of(RULES, chosen)
     for one in (block("alpha", repeat=600), *form_blocks):
         list(work.matches(one, HOW))
-    assert chosen.fits <= 3 + (total // selector.WINDOW_BYTES).bit_length()
+    least = selector.FIT_WORK * len(RULES.rules)
+    most = work.lines * (LINE_WORK + len(RULES.rules))
+    doublings = selector.MAX_PATIENCE.bit_length()
+    assert 1 < chosen.fits <= 2 + doublings + most // (least * selector.MAX_PATIENCE)
 
 
 @pytest.mark.usefixtures("_small_windows")
