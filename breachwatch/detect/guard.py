@@ -7,6 +7,7 @@ witness it promises too little rather than too much (witness.py): of a rule that
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
@@ -22,6 +23,9 @@ MAX_LITERALS = 256
 
 FEW = 6
 """So many literals are looked for one by one; more in one pass."""
+
+PASS_COST, SEARCH_COST = 12, 8
+"""What one pass for many literals, or the search of an expression, costs beside the look-up of one literal."""
 
 MAX_NODES = 1_000
 """Parts of a condition that are looked at; of a longer one nothing is asked."""
@@ -74,16 +78,21 @@ class Guards:
         self._routed = routed
         self._reader = _Reader(Extractor(form, endings=False))
         self._required: dict[int, Requirement] = {}
+        self._parts: dict[int, Requirement] = {}
         self._made: dict[Requirement, Guard | None] = {}
 
     def narrow(
-        self, rules: tuple[int, ...], there: AbstractSet[Pattern], absent: AbstractSet[Pattern]
+        self,
+        rules: tuple[int, ...],
+        there: AbstractSet[Pattern],
+        absent: AbstractSet[Pattern],
+        seen: Sequence[bytes] = (),
     ) -> tuple[tuple[int, ...], Narrow | None]:
         """Those of the rules that lines may match of which some patterns are known, and what dismisses more of them.
 
-        `there`: patterns that these lines hold; `absent`: literals that they do not hold.
+        `there`: patterns that these lines hold; `absent`: literals that they do not hold; `seen`: some such lines.
         """
-        folded = [(index, _folded(self._of(index), there, absent)) for index in rules]
+        folded = [(index, _telling(_folded(self._of(index), there, absent), seen)) for index in rules]
         left = [(index, self._guard(one)) for index, one in folded if one != NEVER]
         rules = tuple(index for index, _ in left)
         asked = [guard for _, guard in left if guard is not None]
@@ -93,6 +102,26 @@ class Guards:
             (guard,) = asked
             return rules, lambda line: rules if guard(line) else ()
         return rules, lambda line: tuple([index for index, one in left if one is None or one(line)])
+
+    def simplified(self, index: int, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Condition:
+        """The condition of a rule without alternatives that cannot hold in lines of which some patterns are known."""
+        return self._simplified(self._rules[index].condition, there, absent)
+
+    def _simplified(self, part: Condition, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Condition:
+        if not isinstance(part, And | Or):
+            return part
+        kept = (
+            part.parts if isinstance(part, And) else [one for one in part.parts if self._may_hold(one, there, absent)]
+        )
+        parts = tuple(self._simplified(one, there, absent) for one in kept)
+        same = len(parts) == len(part.parts) and all(map(operator.is_, parts, part.parts))
+        return part if same else type(part)(parts)
+
+    def _may_hold(self, part: Condition, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> bool:
+        required = self._parts.get(id(part))  # a part of one of our rules, which live as long
+        if required is None:
+            required = self._parts[id(part)] = self._reader.required(part, negated=False)
+        return _folded(required, there, absent) != NEVER
 
     def _guard(self, required: Requirement) -> Guard | None:
         """Code that asks for what is required, None for nothing."""
@@ -153,9 +182,8 @@ class _Reader:
         said = [option for option in options if option not in presence]
         in_values = bool(said) and self._extractor.is_in_string(leaf)
         parts = [_any_of(option, in_values=in_values) for option in said or options]
-        if not negated and (expression := self._extractor.stretch(leaf)) is not None:
-            parts.append(AnyOf(frozenset({Pattern(is_regex=True, data=expression)})))
-        return _every(parts)
+        expressions = frozenset() if negated else self._extractor.expressions(leaf)
+        return _every([*parts, AnyOf(expressions)] if expressions else parts)
 
 
 def _any_of(patterns: Iterable[Pattern], *, in_values: bool = False) -> AnyOf:
@@ -184,6 +212,34 @@ def _folded(required: Requirement, there: AbstractSet[Pattern], absent: Abstract
     patterns = required.patterns - absent
     values = frozenset(value for value, ways in endings.items() if value not in absent and not ways <= absent)
     return AnyOf(patterns, values) if patterns or values else NEVER
+
+
+def _telling(required: Requirement, seen: Sequence[bytes]) -> Requirement:
+    """Without what all the lines seen hold, and what dismisses most at least cost first: any choice is sound."""
+    if not seen or not isinstance(required, Every):
+        return required
+    dismissed = {part: sum(not _is_met(part, line) for line in seen) for part in required.parts}
+    telling = [part for part in required.parts if dismissed[part]]
+    return _every(sorted(telling, key=lambda part: _cost(part) / dismissed[part]))
+
+
+def _cost(required: Requirement) -> int:
+    """How long it takes to ask, in look-ups of one literal."""
+    if isinstance(required, Every | Some):
+        return sum(map(_cost, required.parts))
+    literals = sum(not one.is_regex for one in required.patterns)
+    expressions = len(required.patterns) - literals
+    return min(literals, PASS_COST) + SEARCH_COST * expressions + 2 * len(required.values)
+
+
+def _is_met(required: Requirement, line: bytes) -> bool:
+    if isinstance(required, Every):
+        return all(_is_met(part, line) for part in required.parts)
+    if isinstance(required, Some):
+        return any(_is_met(part, line) for part in required.parts)
+    return any(
+        re.search(one.data.lower(), line) is not None if one.is_regex else one.data in line for one in required.patterns
+    ) or any(re.search(_value(one.data), line) for one in required.values)
 
 
 def _is_there(pattern: Pattern, there: AbstractSet[Pattern]) -> bool:
@@ -231,7 +287,7 @@ class _Writer:
     def expression(self, required: Requirement) -> str:
         """True if the line `b` holds what is required."""
         if isinstance(required, Every):
-            parts = sorted((self.expression(part) for part in required.parts), key=len)
+            parts = [self.expression(part) for part in required.parts]
             return _joined(" and ", [part for part in parts if part])
         if isinstance(required, Some):
             return _joined(" or ", sorted((self.expression(part) for part in required.parts), key=len))

@@ -7,9 +7,10 @@ from typing import Any
 
 import msgspec
 
+from breachwatch.detect.plan import Hit, Plan
 from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View
 from breachwatch.detect.reference import OWN_PREFIXES
-from breachwatch.detect.rule import Rule
+from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import FieldValue
 
@@ -149,6 +150,9 @@ def _getter(attributes: Sequence[str], roots: Sequence[str]) -> Getter:
     return getter
 
 
+_Key = tuple[tuple[int, ...], Hit | None]
+
+
 class Programs:
     """Programs by combination of rules, made for those that come often."""
 
@@ -158,15 +162,22 @@ class Programs:
         """Fields that an event has whatever the line says."""
         self._generator = Generator()
         self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
-        self._programs: dict[tuple[int, ...], Program | None] = {}
-        self._seen: dict[tuple[int, ...], int] = {}
+        self._programs: dict[_Key, Program | None] = {}
+        self._seen: dict[_Key, int] = {}
+        self._plan: Plan | None = None
 
-    def judged(self, rules: tuple[int, ...], line: bytes) -> tuple[int, ...] | None:
-        """Those of the candidate rules whose condition the line satisfies; None: the reference has to say."""
+    def judged(self, rules: tuple[int, ...], line: bytes, plan: Plan, hit: Hit | None) -> tuple[int, ...] | None:
+        """Those of the candidate rules whose condition the line satisfies; None: the reference has to say.
+
+        `hit`: which patterns of the plan the line holds.
+        """
+        if plan is not self._plan:
+            self._plan, self._programs, self._seen = plan, {}, {}
+        key = rules, hit
         try:
-            program = self._programs[rules]
+            program = self._programs[key]
         except KeyError:
-            program = self._new(rules)
+            program = self._new(key)
         if program is None:
             return None
         try:
@@ -174,22 +185,22 @@ class Programs:
         except Undecided:
             return None
 
-    def _new(self, rules: tuple[int, ...]) -> Program | None:
+    def _new(self, key: _Key) -> Program | None:
         if len(self._seen) >= MAX_PROGRAMS:
             self._seen.clear()
-        seen = self._seen[rules] = self._seen.get(rules, 0) + 1
+        seen = self._seen[key] = self._seen.get(key, 0) + 1
         if seen < WORTH_IT:
             return None
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.clear()
-        made = self._programs[rules] = self._made(rules)
+        made = self._programs[key] = self._made(*key)
         return made
 
-    def _made(self, rules: tuple[int, ...]) -> Program | None:
+    def _made(self, rules: tuple[int, ...], hit: Hit | None) -> Program | None:
         parts: list[tuple[int, Predicate]] = []
         numbers: set[int] = set()
         for index in rules:
-            found = self._predicate(index)
+            found = self._predicate(index, hit)
             if found is None:
                 return None
             parts.append((index, found[0]))
@@ -197,13 +208,19 @@ class Programs:
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
         return Program(parts, names)
 
-    def _predicate(self, index: int) -> tuple[Predicate, frozenset[int]] | None:
+    def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
+        condition = self._rules[index].condition
+        if hit is not None and self._plan is not None:
+            simple = self._plan.simplified(index, hit)
+            if simple is not condition:
+                return self._generated(simple)
         if index not in self._predicates:
-            found = self._generator.predicate(self._rules[index].condition)
-            if found is not None and not self._are_plain(found[1]):
-                found = None
-            self._predicates[index] = found
+            self._predicates[index] = self._generated(condition)
         return self._predicates[index]
+
+    def _generated(self, condition: Condition) -> tuple[Predicate, frozenset[int]] | None:
+        found = self._generator.predicate(condition)
+        return None if found is None or not self._are_plain(found[1]) else found
 
     def _are_plain(self, numbers: frozenset[int]) -> bool:
         """True if the fields are what the line says, and their names can be names of a structure."""

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
 from breachwatch.detect.prefilter import Hits, Scanner, scanner
-from breachwatch.detect.rule import Rule, applies
+from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
 from breachwatch.model.rawform import RawForm
@@ -30,9 +30,16 @@ WORTH_IT = 24
 LINE_WORK = 20
 """What a hit costs beside the rules that it makes candidates, which count one each."""
 
+SEEN = 12
+MAX_SEEN_BYTES = 4_096
+"""Of so many lines, no longer than this, is learnt what is worth asking."""
+
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
 
+
+Hit = int | frozenset[int]
+"""The number of the one pattern that is in a line, or the numbers of several."""
 
 _Candidates = tuple[tuple[int, ...] | None, Narrow | None]
 """Rules, and what dismisses some of them; None: there is nothing more to ask."""
@@ -48,6 +55,8 @@ class Candidate(NamedTuple):
     """Positions of the rules it may match; EVERY: any rule of the plan."""
     is_judged: bool = False
     """The conditions of these rules hold."""
+    hit: Hit | None = None
+    """Patterns of the plan that are in the line, all of them; None: not known."""
 
 
 class Scope(NamedTuple):
@@ -113,7 +122,7 @@ class Plan:
         self._literals = frozenset(pattern for pattern in by_pattern if not pattern.is_regex)
         self._clearings = 0
         self._guards = Guards(rules, form, routed=scope.is_routed)
-        self._sets: dict[frozenset[int] | int, _Candidates] = {}
+        self._sets: dict[Hit, _Candidates] = {}
 
     def candidates(self, data: bytes) -> list[Candidate]:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
@@ -132,7 +141,7 @@ class Plan:
                     if narrow is not None:
                         rules = narrow(data[start:end].lower())
                     if rules != ():
-                        found.append(Candidate(start, end, rules))
+                        found.append(Candidate(start, end, rules, False, hit))
                     more = None
                 before = find_back(b"\n", end, stop - 1)
                 start = before + 1 if before >= 0 else end
@@ -172,7 +181,7 @@ class Plan:
         self.scanned_bytes += len(data)
         return hits
 
-    def _entry(self, hit: int | frozenset[int]) -> _Candidates:
+    def _entry(self, hit: Hit) -> _Candidates:
         """The rules of which a line with these hits is a candidate, and what dismisses some of them."""
         numbers = (hit,) if isinstance(hit, int) else hit
         entry: _Candidates
@@ -187,11 +196,19 @@ class Plan:
         self._sets[hit] = entry
         return entry
 
-    def ask(self, hit: int | frozenset[int], rules: tuple[int, ...]) -> _Candidates:
-        """From now on, ask more of lines with these hits."""
-        there = frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
-        entry = self._sets[hit] = self._guards.narrow(rules, there, self._literals - there)
+    def ask(self, hit: Hit, rules: tuple[int, ...], seen: Sequence[bytes]) -> _Candidates:
+        """From now on, ask more of lines with these hits, of which some were `seen`, in lower case."""
+        there = self._there(hit)
+        entry = self._sets[hit] = self._guards.narrow(rules, there, self._literals - there, seen)
         return entry
+
+    def simplified(self, index: int, hit: Hit) -> Condition:
+        """The condition of a rule without what cannot hold in lines with these hits, and only these."""
+        there = self._there(hit)
+        return self._guards.simplified(index, there, self._literals - there)
+
+    def _there(self, hit: Hit) -> frozenset[Pattern]:
+        return frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
 
     def _with_open(self, data: bytes, found: list[Candidate]) -> list[Candidate]:
         """The same, and every other line for the open rules."""
@@ -208,19 +225,22 @@ class Plan:
 class _Unasked:
     """Stands for what dismisses rules of lines with these hits, until such lines came often enough."""
 
-    __slots__ = ("_hit", "_plan", "_rules", "_times")
+    __slots__ = ("_hit", "_plan", "_rules", "_seen", "_times")
 
-    def __init__(self, plan: Plan, hit: int | frozenset[int], rules: tuple[int, ...], times: int) -> None:
+    def __init__(self, plan: Plan, hit: Hit, rules: tuple[int, ...], times: int) -> None:
         self._plan = plan
         self._hit = hit
         self._rules = rules
         self._times = times
+        self._seen: list[bytes] = []
 
     def __call__(self, line: bytes) -> tuple[int, ...]:
         self._times -= 1
+        if self._times < SEEN and len(line) <= MAX_SEEN_BYTES:
+            self._seen.append(line)
         if self._times > 0:
             return self._rules
-        rules, narrow = self._plan.ask(self._hit, self._rules)
+        rules, narrow = self._plan.ask(self._hit, self._rules, self._seen)
         return narrow(line) if narrow is not None else rules or ()
 
 

@@ -104,11 +104,11 @@ class _Running:
         self.plan.work = self.plan.scanned_bytes = 0
 
 
-def _judged(programs: Programs, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
+def _judged(programs: Programs, plan: Plan, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
     """The candidates that match as far as can be said, with the rules whose conditions hold."""
     for candidate in found:
-        start, end, rules, _ = candidate
-        verdict = None if rules is None else programs.judged(rules, data[start : end - 1])
+        start, end, rules, _, hit = candidate
+        verdict = None if rules is None else programs.judged(rules, data[start : end - 1], plan, hit)
         if verdict is None:
             yield candidate
         elif verdict:
@@ -159,9 +159,9 @@ class Selector:
 
     def candidates(self, form: RawForm, scope: Scope, data: bytes) -> list[Candidate]:
         """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
-        found = self.plan(form, scope, data).candidates(data)
-        programs = self.programs(form)
-        return found if programs is None else list(_judged(programs, data, found))
+        plan, programs = self.plan(form, scope, data), self.programs(form)
+        found = plan.candidates(data)
+        return found if programs is None else list(_judged(programs, plan, data, found))
 
     def programs(self, form: RawForm) -> Programs | None:
         """What narrows the candidate rules of a line by a few of its fields; None for forms that have none."""

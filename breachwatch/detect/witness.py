@@ -55,6 +55,8 @@ SHORT = 3
 ODD_NUMBER = Pattern(is_regex=True, data=rb"[\s:,\[](?:-?[0-9.]{16,}|-?[0-9]*\.0000|-?[0-9.]+e[-+0-9])")
 """JSON numbers whose decimal text is not what stands in the line: exponents, many digits, very small fractions."""
 
+_WHOLE = re.compile(r"[0-9]{1,15}")
+
 UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 """Characters no honest client encodes. Source: RFC 3986 section 2.3."""
 
@@ -156,15 +158,22 @@ class Extractor:
         """True if the leaf's literals stand in strings of JSON records, and nowhere else."""
         return self._form.escapes_json and isinstance(leaf, FieldTest) and "message" not in (leaf.field, *leaf.also)
 
-    def stretch(self, leaf: Condition) -> bytes | None:
-        """Of a regular expression about one field: what a line holds, as an expression over its raw bytes."""
-        if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Regex):
-            return None
-        known = [name for name in (leaf.field, *leaf.also) if self._form.escapes_json or self._is_known(name)]
-        as_written = self.is_in_string(leaf) or all(name in self._form.exact for name in known)
-        if not as_written or not self._form.derived.isdisjoint(known):
-            return None
-        return stretch(leaf.value.pattern, leaf.value.flags, escapes_json=self._form.escapes_json)
+    def expressions(self, leaf: Condition) -> Witness:
+        """What else a line holds, as expressions over its raw bytes: too dear to be looked for in every line."""
+        if not isinstance(leaf, FieldTest):
+            return NEVER
+        names, value, form = (leaf.field, *leaf.also), leaf.value, self._form
+        known = [name for name in names if form.escapes_json or self._is_known(name)]
+        as_written = self.is_in_string(leaf) or all(name in form.exact for name in known)
+        if not known or not as_written or not form.derived.isdisjoint(known):
+            return NEVER
+        found: list[bytes] = []
+        if isinstance(value, Regex):
+            stretched = stretch(value.pattern, value.flags, escapes_json=form.escapes_json)
+            found = [] if stretched is None else [stretched]
+        elif isinstance(value, Scalar) and form.escapes_json and _WHOLE.fullmatch(value.text) and self._presence(names):
+            found = [_numbered(name.rpartition(".")[2], value.text) for name in names]
+        return frozenset(Pattern(is_regex=True, data=expression) for expression in found)
 
     def _presence(self, names: Sequence[str]) -> Options:
         """The field is there under one of its names."""
@@ -275,6 +284,12 @@ class Extractor:
                 options.append(frozenset(patterns))
             return options
         return []
+
+
+def _numbered(key: str, text: str) -> bytes:
+    """The key of a JSON record with a whole number: as text, as a number however it is written, or among others."""
+    number = rb'"?-?' + text.encode("ascii") + rb"(?![0-9])|[-+0-9.]*[.e]|-?[0-9]{16}|[\[{]"
+    return re.escape(key.lower().encode("ascii")) + rb'"\s*:\s*(?:' + number + b")"
 
 
 def _without_x(run: str) -> str:
