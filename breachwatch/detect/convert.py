@@ -158,7 +158,7 @@ def _compare(name: str, value: SigmaCompareExpression, also: tuple[str, ...]) ->
 
 def _value(value: Any) -> Value:
     if isinstance(value, SigmaString):
-        return Text(_pieces(value), isinstance(value, SigmaCasedString))
+        return _text(_pieces(value), cased=isinstance(value, SigmaCasedString))
     if isinstance(value, SigmaNumber):
         return Scalar(as_text(value.number) or "")
     if isinstance(value, SigmaBool):
@@ -204,4 +204,10 @@ def _keyword(value: Any) -> Condition:
 
 
 def _anywhere(pieces: tuple[Piece, ...], *, cased: bool) -> Text:
-    return Text((ANY, *pieces, ANY) if pieces else (), cased)
+    return _text((ANY, *pieces, ANY) if pieces else (), cased=cased)
+
+
+def _text(pieces: tuple[Piece, ...], *, cased: bool) -> Text:
+    """Text in its plain form: two stars in a row say what one says."""
+    plain = [piece for at, piece in enumerate(pieces) if piece != ANY or not at or pieces[at - 1] != ANY]
+    return Text(tuple(plain), cased)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -111,9 +112,9 @@ class Program:
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
         for name in (*(name for names in fields.values() for name in names), *all_roots):
             attributes.setdefault(name, f"f{len(attributes)}")
-        roots = [attributes[root] for root in all_roots]
+        roots = tuple(attributes[root] for root in all_roots)
         self._getters = {
-            number: _getter([attributes[name] for name in names], roots if any(map(_roots, names)) else [])
+            number: _getter(tuple(attributes[name] for name in names), roots if any(map(_roots, names)) else ())
             for number, names in fields.items()
         }
         record = msgspec.defstruct(
@@ -126,8 +127,7 @@ class Program:
 
     def matching(self, line: bytes) -> tuple[int, ...]:
         """Those of the rules whose condition the line satisfies. Raises: Undecided."""
-        # brackets beyond the first are worth counting
-        if (line.rfind(b"{") > 0 or b"[" in line) and line.count(b"{") + line.count(b"[") > MAX_OPEN:
+        if line.count(b"{") + (line.count(b"[") if b"[" in line else 0) > MAX_OPEN:
             raise Undecided
         try:
             view = _Fields(self._decode(line), self._getters, line)
@@ -136,7 +136,8 @@ class Program:
         return tuple([index for index, predicate in self._parts if predicate(view)])
 
 
-def _getter(attributes: Sequence[str], roots: Sequence[str]) -> Getter:
+@lru_cache(MAX_PROGRAMS)
+def _getter(attributes: tuple[str, ...], roots: tuple[str, ...]) -> Getter:
     """The first attribute that is there; where none is, the field may stand nested if one of the roots is there."""
     lines = ["def get(r):"]
     nested = " or ".join(f"r.{root} is not M" for root in roots)

@@ -6,6 +6,7 @@ with the reference; `Sampler` (sample.py) does so on live data.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
@@ -71,6 +72,9 @@ class Scope(NamedTuple):
     def is_routed(self) -> bool:
         """Events are of various log sources, and rules are for some."""
         return not self.any_logsource and self.logsource is None
+
+
+_number_of = operator.itemgetter(1)
 
 
 class Plan:
@@ -176,8 +180,7 @@ class Plan:
         hits.extend((stop, dirty) for stop in _long_lines(data))
         hits.extend((stop, dirty) for stop in _nuls(data))
         hits.sort()
-        weights = self._weights
-        self.work += sum([weights[number] for _, number in hits])
+        self.work += sum(map(self._weights.__getitem__, map(_number_of, hits)))
         self.scanned_bytes += len(data)
         return hits
 

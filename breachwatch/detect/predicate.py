@@ -160,6 +160,8 @@ class _Writer:
             and "\0" not in texts[0]
         ):
             return "(" + " and ".join([*asked, f"{self._constant(texts[0])} in d[{WHOLE}]"]) + ")"
+        if not value.cased:
+            asked += [f"{self._constant(text)} in d[{WHOLE}]" for text in texts]
         return "(" + " and ".join([*asked, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
 
     def _text(self, field: int, value: Text) -> str:  # noqa: PLR0911  # one return per shape
