@@ -5,17 +5,19 @@
                                 [--zircolite FOLDER --zircolite-python PYTHON]
 
 SIGMAHQ_FOLDER is SigmaHQ's `rules/`. Peers that are not here are left out, and that is said. Every command runs on the
-file and on an empty one, in turns with its peers; the difference counts, so loading rules does not. `ratio` is the
-peer's time over ours, `must` what the project wants of it at the least.
+file and on an empty one, in turns with its peers; the difference counts, so loading rules does not. One run of each
+before that fills caches. `ratio` is the peer's time over ours, `must` what the project wants of it at the least.
 
-auth, web  `rg` counts lines that hold one of the literals that our engine looks for before it is fitted to the file.
+auth, web  `rg` counts lines that hold one of the literals that our engine looks for, as fitted to the first lines of
+           the file and as chosen before it has seen any. Short literals are in more lines: what it got is said.
 json       the same, and rsigma in its four modes. Its modes that route by log source are beside our plain scan, which
            does so too, the others beside `--logsource any`; the fastest of each pair is judged. Both find `found`
            alerts; what only one of them found is said.
 fail2ban   our shipped rules (windows of brute force included) beside fail2ban-regex with Debian's whole sshd filter.
 sec        SigmaHQ's keyword rules beside SEC with one regular expression for each.
 zircolite  --zircolite is a checkout of it, --zircolite-python the interpreter that has its requirements.
-lanes      --lanes is a folder of what rsigma's scripts/perf/gen_events.py makes; all rules.
+lanes      --lanes is a folder of what rsigma's scripts/perf/gen_events.py makes (100,000 events each: less would drown
+           in the start); all rules.
 growth     10 to 3,000 rules, chosen by chance, on a source of one log source.
 start      until nothing, or one line, is judged with all rules; the cache of rules empty, and filled.
 memory     resident memory over a scan of all lines.

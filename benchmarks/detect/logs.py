@@ -45,29 +45,35 @@ def _beside_rg(task: str, bench: Bench, table: Table, programs: Programs, kind: 
     folder = bench.keyword_rules() if is_auth else bench.sigmahq / "web"
     log_format = "syslog" if is_auth else "nginx"
     runners = [bench.scan(folder, log_format, *(ANY_SOURCE if is_auth else ()))]
-    said = _rg(runners, bench, programs, folder, log_format, any_logsource=is_auth)
+    said = _rg(runners, bench, programs, folder, log_format, file, any_logsource=is_auth)
     table.on(file)
-    results = race(runners, file, bench.scratch, bench.runs)
-    table.ours(task, results[0])
-    if results[1:]:
-        table.peer(task, results[1], results[0], must, said)
-    else:
+    ours, *peers = race(runners, file, bench.scratch, bench.runs)
+    table.ours(task, ours)
+    for peer, note in zip(peers, said, strict=True):
+        table.peer(task, peer, ours, must, note)
+    if not peers:
         table.left_out(task, "rg is not installed")
 
 
 def _rg(
-    runners: list[Runner], bench: Bench, programs: Programs, folder: Path, log_format: str, *, any_logsource: bool
-) -> str:
-    """Adds ripgrep to the runners; what it is asked for, in words."""
+    runners: list[Runner], bench: Bench, programs: Programs, folder: Path, log_format: str, file: Path,
+    *, any_logsource: bool,
+) -> list[str]:  # fmt: skip
+    """Adds ripgrep to the runners, with each of two choices of literals; what it is asked for, in words."""
     if not programs.rg:
-        return ""
-    wanted = literals(bench.rules(folder), log_format, Scope(any_logsource=any_logsource))
-    file = bench.scratch / f"literals-{log_format}"
-    file.write_bytes(b"\n".join(wanted))
-    runners.append(ripgrep(programs.rg, file))
-    shortest = min(map(len, wanted), default=0)
-    mean = sum(map(len, wanted)) / max(1, len(wanted))
-    return f"{len(wanted)} literals, {shortest} bytes and more, {mean:.0f} on average"
+        return []
+    said = []
+    rules, scope = bench.loaded(folder), Scope(any_logsource=any_logsource)
+    with file.open("rb") as opened:
+        lines = opened.read(1 << 20)
+    for name, sample in (("fitted", lines[: lines.rfind(b"\n") + 1]), ("unfitted", b"")):
+        wanted = literals(rules, log_format, scope, sample)
+        kept = bench.scratch / f"literals-{file.stem}-{name}"
+        kept.write_bytes(b"\n".join(wanted))
+        runners.append(ripgrep(programs.rg, kept, f"rg, literals {name}"))
+        mean = sum(map(len, wanted)) / max(1, len(wanted))
+        said.append(f"{len(wanted)} literals, {min(map(len, wanted), default=0)} bytes and more, mean {mean:.0f}")
+    return said
 
 
 def json_events(bench: Bench, table: Table, programs: Programs) -> None:
@@ -80,7 +86,7 @@ def json_events(bench: Bench, table: Table, programs: Programs) -> None:
             bench.scan(folder, "json", name="breachwatch scan"),
             bench.scan(folder, "json", *ANY_SOURCE, name="breachwatch scan --logsource any"),
         ]
-        said = _rg(runners, bench, programs, folder, "json", any_logsource=True)
+        said = _rg(runners, bench, programs, folder, "json", file, any_logsource=True)
         first_peer = len(runners)
         if programs.rsigma:
             runners += [rsigma(programs.rsigma, folder, mode) for mode in RSIGMA_MODES]
@@ -89,10 +95,10 @@ def json_events(bench: Bench, table: Table, programs: Programs) -> None:
         routed, anything = results[:2]
         table.ours(task, routed)
         table.ours(task, anything)
-        if programs.rg:
-            table.peer(task, results[2], routed, 0.5, said)
-            table.peer(task, results[2], anything, 0.5, "the same run, with --logsource any")
-        else:
+        for peer, note in zip(results[2:first_peer], said, strict=True):
+            table.peer(task, peer, routed, 0.5, note)
+            table.peer(task, peer, anything, 0.5, "the same run, beside --logsource any")
+        if not said:
             table.left_out(task, "rg is not installed")
         beside_rsigma(task, table, routed, anything, results[first_peer:], must=5.0)
 

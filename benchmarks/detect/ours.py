@@ -13,6 +13,7 @@ from pathlib import Path
 from benchmarks.detect.race import Runner
 from benchmarks.lines import Maker
 from breachwatch.app.rules import rules_in
+from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -51,9 +52,13 @@ class Bench:
                     shutil.copy(file_of(rule), chosen / f"{number}.yml")
         return chosen
 
+    def loaded(self, folder: Path) -> RuleSet:
+        """The rules of a folder, and what goes with them."""
+        return rules_in([folder], cache=self.cache / "breachwatch")
+
     def rules(self, folder: Path) -> tuple[Rule, ...]:
         """The rules of a folder."""
-        return tuple(rules_in([folder], cache=self.cache / "breachwatch").rules)
+        return tuple(self.loaded(folder).rules)
 
     def scan(self, rules: Path, log_format: str, *extra: str, name: str = "breachwatch scan") -> Runner:
         """Our command over a file."""

@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.detect.race import Runner
+from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
+from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY, ONE, Regex, Text
 from breachwatch.parse.rawform import FORMS
 
@@ -23,16 +25,21 @@ RSIGMA_MODES: Mapping[str, tuple[str, ...]] = {
 SSHD_FILTER = Path("/etc/fail2ban/filter.d/sshd.conf")
 
 
-def ripgrep(program: str, literals: Path) -> Runner:
+def ripgrep(program: str, literals: Path, name: str) -> Runner:
     """Counts the lines that hold one of the literals."""
     options = ("-c", "-i", "-F", "-j1", "--mmap", "-f", str(literals))
-    return Runner(name="rg", command=lambda file: (program, *options, str(file)), found=_number)
+    return Runner(name=name, command=lambda file: (program, *options, str(file)), found=_number)
 
 
-def literals(rules: Sequence[Rule], log_format: str, scope: Scope) -> list[bytes]:
-    """What our engine would look for in lines of this format before it has seen any."""
-    plan = Plan(rules, FORMS[log_format], scope)
-    return [pattern.data for pattern in plan.patterns if not pattern.is_regex and pattern.data != b"\0"]
+def literals(rules: RuleSet, log_format: str, scope: Scope, sample: bytes = b"") -> list[bytes]:
+    """What our engine looks for in lines of this format: once it has seen some (the sample), or before.
+
+    Without what makes a line dirty: that is no literal of a rule, and rg's `-i` takes the long s for every s.
+    """
+    form = FORMS[log_format]
+    plan = Selector(rules).plan(form, scope, sample) if sample else Plan(rules.rules, form, scope)
+    chosen = {pattern for witness in plan.witnesses.values() for pattern in witness or ()}
+    return sorted(pattern.data for pattern in chosen if not pattern.is_regex)
 
 
 def rsigma(program: str, rules: Path, mode: str) -> Runner:

@@ -67,5 +67,9 @@ class Table:
         return f"{ratio:6.2f}x {must:5g}x {'met' if ratio >= must else 'MISSED'}"
 
     def _row(self, task: str, result: Result, judged: str, note: str) -> None:
+        if result.is_noise:
+            note = f"{note}; {result.seconds:.2f} s beside a start of {result.start_s:.2f} s: use more lines".lstrip(
+                "; "
+            )
         rates = f"{self._size / result.seconds / 1e6:9.0f} {self._lines / result.seconds / 1e3:9.0f}"
         print(f"{task:{WIDTH}} {result.name:36} {rates} {result.found:8} {judged:21} {note}".rstrip(), flush=True)
