@@ -72,7 +72,7 @@ class Dpkg:
             return
         self._transactions, self._runs = parse_log(text), parse_runs(text)
         self._seen = (status.st_ino, status.st_size)
-        self._last_s = max((item.end_s for item in self._transactions), default=0.0)
+        self._last_s = max((item.end_s for item in (*self._transactions, *self._runs)), default=0.0)
         self._contents.clear()
 
     def _lists(self) -> Iterator[tuple[str, bytes]]:
@@ -122,8 +122,8 @@ class Dpkg:
             return ""
         path = change.path[len(self._root) :]
         moment = moment_of(change)
-        if moment / 1e9 > self._last_s + SLACK_S:
-            return ""  # nearly every change of a host: no package was worked on since
+        if self._is_quiet_since(moment):
+            return ""
         for transaction in reversed(self._transactions):
             if transaction.holds(moment) and self._made(transaction, path, change):
                 return transaction.name
@@ -136,7 +136,13 @@ class Dpkg:
         if not is_plain or not change.path.startswith(self._root + b"/"):
             return ""
         path, moment = change.path[len(self._root) :], moment_of(change)
+        if self._is_quiet_since(moment):
+            return ""
         return next((run.name for run in reversed(self._runs) if run.holds(moment) and maker_of(path, run, self)), "")
+
+    def _is_quiet_since(self, moment_ns: int) -> bool:
+        """True for nearly every change of a host: no package was worked on since."""
+        return moment_ns / 1e9 > self._last_s + SLACK_S
 
     def owns(self, run: Transaction, path: bytes) -> bool:
         """True if the package says that the file is its own."""

@@ -36,6 +36,10 @@ MASK = (
 UNSETTLED = IN_MODIFY | IN_CREATE
 
 EVENT = struct.Struct("iIII")
+BURST_BYTES, BURST_S = 2_048, 0.005
+"""After so much at once, events are left to gather for a moment: in a storm they come one by one otherwise, and each
+wakes three threads. The kernel's queue holds hundreds of times as many."""
+
 READ_BYTES = 1 << 20
 MAX_REFUSED = 1_000_000
 """Remembered directories without a watch; the count in the gap stops there."""
@@ -144,6 +148,8 @@ class InotifyEmitter(EventEmitter):
             except BlockingIOError:
                 return
             self.queue_event(parse_events(data, self._watched))
+            if len(data) >= BURST_BYTES:
+                select.select([self._wake_read], [], [], BURST_S)
 
     def on_thread_stop(self) -> None:
         """Leave `select` at once."""

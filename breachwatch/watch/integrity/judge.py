@@ -153,11 +153,10 @@ class Judge:
     ) -> FileChange:
         old = None if before is None else record_of(path, before)
         new = None if after is None else record_of(path, after)
-        return self.rated(
-            FileChange(
-                path=path, action=action, before=old, after=new, changed=changed, channel=self.channel,
-                seen_at=self.clock.now(),
-            )
+        severity, techniques = judge_change(os.fsdecode(path), action, old, new, changed)
+        return FileChange(
+            path=path, action=action, before=old, after=new, changed=changed, channel=self.channel,
+            seen_at=self.clock.now(), severity=severity, tags=techniques,
         )  # fmt: skip
 
     def rated(self, change: FileChange) -> FileChange:

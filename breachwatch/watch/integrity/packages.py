@@ -115,7 +115,7 @@ def is_locked(path: Path) -> bool:
     try:
         inode = str(path.stat().st_ino)
         with open("/proc/locks", encoding="ascii", errors="replace") as locks:  # noqa: PTH123
-            return any(_is_held(line.split(), inode) for line in locks)
+            return any(inode in line and _is_held(line.split(), inode) for line in locks)
     except OSError:
         return False
 
