@@ -106,7 +106,7 @@ class Cutter:
         if encoding.unit > 1:
             end = self._last_feed(chunk, at, encoding)
         else:
-            hole = chunk.find(_HOLE, at)
+            hole = chunk.find(_HOLE, at) if b"\0" in chunk else -1  # one byte is found many times faster than a run
             end = chunk.rfind(b"\n", at, hole + 1 if hole >= 0 else len(chunk)) + 1
         if end <= at:
             return self._begin_long(chunk, at, encoding)
