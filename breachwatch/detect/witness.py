@@ -303,12 +303,15 @@ def _url_parts(text: str) -> list[Witness]:
     for char in dict.fromkeys(text):
         if char == "\n":
             found.append(frozenset(map(literal, ("%0a", "\\n"))))
-        elif char.isascii() and char not in " +%\x7f" and not UNRESERVED.fullmatch(char):
+        elif char.isascii() and char not in _MADE_BY_DECODING and not UNRESERVED.fullmatch(char):
             # a NUL makes its line dirty, and Hyperscan takes no literal that begins with one
             raw = [] if char == "\0" else [Pattern(is_regex=False, data=char.encode("ascii"))]
             found.append(frozenset({*raw, *map(literal, (f"%{ord(char):02x}", *_C_ESCAPES.get(char, ())))}))
     return found
 
+
+_MADE_BY_DECODING = " +%\x7f\\"
+"""Characters of a decoded URL that need not be in the line: a broken byte is written with a backslash."""
 
 _C_ESCAPES = {"\b": ("\\b",), "\r": ("\\r",), "\t": ("\\t",), "\v": ("\\v",)}
 """How servers write control characters. Source: Apache ap_escape_logitem."""

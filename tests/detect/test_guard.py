@@ -188,3 +188,11 @@ def test_a_stretch_takes_no_time_on_hostile_lines():
     search = re.compile(expression).search
     for line in (b"-r " * 20_000, b"-r\\t" * 15_000, b"-r " + b" " * 60_000):
         assert search(line) is None
+
+
+@pytest.mark.parametrize("text", ["\\x80", "a\\xffb", "/\\xed"])
+def test_a_broken_byte_of_a_url_is_written_with_a_backslash_that_no_line_holds(text):
+    """Found by the long form of the forged pairs."""
+    byte = re.sub(r"\\x(..)", r"%\1", text)
+    line = f'203.0.113.7 - - [17/May/2015:10:05:03 +0000] "GET /{byte} HTTP/1.1" 500 1 "-" "-"'
+    assert let_through(has("web.path_decoded", text), line.encode(), form="nginx")
