@@ -13,7 +13,8 @@ auth, web  `rg` counts lines that hold one of the literals that our engine looks
 json       the same, and rsigma in its four modes. Its modes that route by log source are beside our plain scan, which
            does so too, the others beside `--logsource any`; the fastest of each pair is judged. Both find `found`
            alerts; what only one of them found is said.
-fail2ban   our shipped rules (windows of brute force included) beside fail2ban-regex with Debian's whole sshd filter.
+fail2ban   our shipped rules about failed SSH logins (windows of brute force included) beside fail2ban-regex with
+           Debian's whole sshd filter.
 sec        SigmaHQ's keyword rules beside SEC with one regular expression for each.
 zircolite  --zircolite is a checkout of it, --zircolite-python the interpreter that has its requirements.
 lanes      --lanes is a folder of what rsigma's scripts/perf/gen_events.py makes (100,000 events each: less would drown

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.detect.ours import SHIPPED, Bench
+from benchmarks.detect.ours import Bench
 from benchmarks.detect.peers import RSIGMA_MODES, fail2ban, literals, ripgrep, rsigma, sec, zircolite
 from benchmarks.detect.race import Result, Runner, alike, best, race
 from benchmarks.detect.table import Table
@@ -119,14 +119,14 @@ def beside_rsigma(
 
 
 def fail2ban_row(bench: Bench, table: Table, programs: Programs) -> None:
-    """The shipped rules, brute force included, beside fail2ban's sshd filter."""
+    """The shipped rules about failed SSH logins, brute force included, beside fail2ban's sshd filter."""
     for share in (0.001, 0.05):
-        task = f"auth.log, shipped rules, {share:.1%}"
+        task = f"auth.log, failed logins, {share:.1%}"
         if not programs.fail2ban:
             table.left_out(task, "fail2ban-regex is not installed")
             continue
         file = bench.data("auth", share)
-        runners = [bench.scan(SHIPPED, "syslog"), fail2ban(programs.fail2ban)]
+        runners = [bench.scan(bench.failed_logins(), "syslog"), fail2ban(programs.fail2ban)]
         _pair(task, bench, table, runners, file, 50.0, "lines that match; no windows")
 
 

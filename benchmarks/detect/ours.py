@@ -52,6 +52,16 @@ class Bench:
                     shutil.copy(file_of(rule), chosen / f"{number}.yml")
         return chosen
 
+    def failed_logins(self) -> Path:
+        """Our shipped SSH rules without those that need logins that were accepted: what fail2ban's filter is about."""
+        chosen = self.scratch / "failed-logins"
+        if not chosen.exists():
+            chosen.mkdir()
+            for file in (SHIPPED / "ssh").glob("*.yml"):
+                if "accepted" not in file.read_text() and "success" not in file.read_text():
+                    shutil.copy(file, chosen / file.name)
+        return chosen
+
     def loaded(self, folder: Path) -> RuleSet:
         """The rules of a folder, and what goes with them."""
         return rules_in([folder], cache=self.cache / "breachwatch")

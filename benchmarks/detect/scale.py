@@ -124,7 +124,7 @@ def memory(bench: Bench, table: Table) -> None:
         for name in ("linux", "web"):
             shutil.copytree(bench.sigmahq / name, both / name)
     for rules, name, must in ((both, "Linux and web rules", 80), (bench.sigmahq, "all rules", 200)):
-        for kind, log_format, extra in (("json", "json", ANY_SOURCE), ("auth", "syslog", ANY_SOURCE)):
+        for kind, log_format, extra in (("json", "json", ()), ("auth", "syslog", ANY_SOURCE)):
             file = bench.data(kind, 0.001)
             options = ("--format", log_format, "--rules", str(rules), "--json", *extra, str(file))
             most, last = [], []

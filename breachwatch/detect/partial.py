@@ -21,6 +21,9 @@ MAX_PROGRAMS = 4_096
 WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
 
+HOT = 256
+"""So often lines have the same hits before the combination gets code for just these."""
+
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
 
@@ -178,7 +181,7 @@ class Programs:
         try:
             program = self._programs[key]
         except KeyError:
-            program = self._new(key)
+            program = self._new(rules, hit)
         if program is None:
             return None
         try:
@@ -186,16 +189,24 @@ class Programs:
         except Undecided:
             return None
 
-    def _new(self, key: _Key) -> Program | None:
-        if len(self._seen) >= MAX_PROGRAMS:
-            self._seen.clear()
-        seen = self._seen[key] = self._seen.get(key, 0) + 1
-        if seen < WORTH_IT:
+    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> Program | None:
+        """Code for these hits where they came very often, else for the rules in general where these came often."""
+        if hit is not None and self._count((rules, hit)) < HOT:
+            general = rules, None
+            return self._programs[general] if general in self._programs else self._new(rules, None)
+        if hit is None and self._count((rules, None)) < WORTH_IT:
             return None
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.clear()
-        made = self._programs[key] = self._made(*key)
+        made = self._programs[rules, hit] = self._made(rules, hit)
         return made
+
+    def _count(self, key: _Key) -> int:
+        """How often this was asked for."""
+        if len(self._seen) >= MAX_PROGRAMS:
+            self._seen.clear()
+        seen = self._seen[key] = self._seen.get(key, 0) + 1
+        return seen
 
     def _made(self, rules: tuple[int, ...], hit: Hit | None) -> Program | None:
         parts: list[tuple[int, Predicate]] = []

@@ -124,6 +124,7 @@ class Plan:
         """Work that hits made so far, as `LINE_WORK` counts it, and bytes scanned."""
         self.scanned_bytes = 0
         self._literals = frozenset(pattern for pattern in by_pattern if not pattern.is_regex)
+        self._last_known: tuple[Hit, tuple[frozenset[Pattern], frozenset[Pattern]]] | None = None
         self._clearings = 0
         self._guards = Guards(rules, form, routed=scope.is_routed)
         self._sets: dict[Hit, _Candidates] = {}
@@ -201,17 +202,20 @@ class Plan:
 
     def ask(self, hit: Hit, rules: tuple[int, ...], seen: Sequence[bytes]) -> _Candidates:
         """From now on, ask more of lines with these hits, of which some were `seen`, in lower case."""
-        there = self._there(hit)
-        entry = self._sets[hit] = self._guards.narrow(rules, there, self._literals - there, seen)
+        there, absent = self._known(hit)
+        entry = self._sets[hit] = self._guards.narrow(rules, there, absent, seen)
         return entry
 
     def simplified(self, index: int, hit: Hit) -> Condition:
         """The condition of a rule without what cannot hold in lines with these hits, and only these."""
-        there = self._there(hit)
-        return self._guards.simplified(index, there, self._literals - there)
+        return self._guards.simplified(index, *self._known(hit))
 
-    def _there(self, hit: Hit) -> frozenset[Pattern]:
-        return frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
+    def _known(self, hit: Hit) -> tuple[frozenset[Pattern], frozenset[Pattern]]:
+        """The patterns that lines with these hits hold, and the literals that they do not hold."""
+        if self._last_known is None or self._last_known[0] != hit:
+            there = frozenset(self.patterns[number] for number in ((hit,) if isinstance(hit, int) else hit))
+            self._last_known = hit, (there, self._literals - there)
+        return self._last_known[1]
 
     def _with_open(self, data: bytes, found: list[Candidate]) -> list[Candidate]:
         """The same, and every other line for the open rules."""

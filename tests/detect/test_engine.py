@@ -38,6 +38,7 @@ def _generated_code_from_the_first_line_on(monkeypatch, request):
     """Combinations of rules get code when they come often: here at once, or never."""
     for module in (eventview, partial, plan):
         monkeypatch.setattr(module, "WORTH_IT", 1 if request.param else 10**9)
+    monkeypatch.setattr(partial, "HOT", 2 if request.param else 10**9)
 
 
 @pytest.fixture(autouse=True)
