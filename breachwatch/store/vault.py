@@ -8,11 +8,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import ahocorasick_rs
+
 from breachwatch.errors import StoreError
 from breachwatch.store.wal import use_wal
 
 LOOKUP = 500
 """Ids per query, below SQLite's variable limit."""
+
+PIECE, STRIDE = 12, 4
+"""An erased row is looked for by pieces of so many bytes, one every so many."""
+
+READ_BYTES = 1 << 20
 
 
 class SqliteVaultRows:
@@ -55,17 +62,40 @@ class SqliteVaultRows:
         return found
 
     def erase_row(self, person_id: str) -> bool:
-        """Delete one row and rewrite the write-ahead log, so that no byte of the key stays. Raises: StoreError."""
+        """Delete one row and rewrite the write-ahead log, so that no byte of the key stays. Raises: StoreError.
+
+        `secure_delete` overwrites the row where it lies. When rows moved between pages, an older copy may lie in what
+        its page does not use any more: then the whole file is written anew.
+        """
         with self._lock, _errors(self._path):
-            erased = self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,)).rowcount > 0
-            busy = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-        if busy:
+            query = "SELECT wrapped_key, sealed FROM person WHERE person_id = ?"
+            row = self._connection.execute(query, (person_id,)).fetchone()
+            self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,))
+            self._checkpoint()
+            if self._still_holds(person_id.encode(), *(row or ())):
+                self._connection.execute("VACUUM")
+                self._checkpoint()
+        return row is not None
+
+    def _checkpoint(self) -> None:
+        if self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]:
             raise StoreError(
                 "erased, but another process still reads the vault: its write-ahead log keeps the old bytes",
                 source=str(self._path),
                 hint="repeat the erasure when that process has ended",
             )
-        return erased
+
+    def _still_holds(self, *erased: bytes) -> bool:
+        """Whether a piece of what was erased is in the file."""
+        pieces = {whole[at : at + PIECE] for whole in erased for at in range(0, max(1, len(whole) - PIECE), STRIDE)}
+        find = ahocorasick_rs.BytesAhoCorasick(sorted(pieces)).find_matches_as_indexes
+        before = b""
+        with self._path.open("rb") as file:
+            while chunk := file.read(READ_BYTES):
+                if find(before + chunk):
+                    return True
+                before = chunk[-PIECE:]
+        return False
 
     def close(self) -> None:
         """Release the file."""

@@ -172,3 +172,19 @@ def test_a_contact_is_in_no_error_and_no_repr_of_the_vault(vault: Vault, tmp_pat
     secret = (tmp_path / KEY_FILE).read_bytes()
     assert secret[:32].hex() not in repr(vault)
     assert os.fspath(tmp_path) not in repr(vault)
+
+
+@pytest.mark.parametrize("seed", [2, 7, 8, 9])
+def test_rows_that_moved_between_pages_leave_no_copy_behind(tmp_path: Path, seed: int) -> None:
+    """SQLite overwrites a deleted row, but not the copies that balancing its tree left; these seeds have such copies."""
+    chance = random.Random(seed)
+    rows = SqliteVaultRows(tmp_path / "moved.db")
+    ids = [chance.randbytes(16).hex() for _ in range(400)]
+    for some in (ids, ids[::3]):
+        rows.put_rows([(one, chance.randbytes(60), chance.randbytes(chance.randrange(100, 400))) for one in some])
+    for one in chance.sample(ids, 100):
+        ((_, wrapped, sealed),) = rows.get_rows([one])
+        assert rows.erase_row(one)
+        stored = on_disk(tmp_path)
+        assert not [piece for piece in (one.encode(), wrapped[:12], wrapped[-12:], sealed[24:36]) if piece in stored]
+    rows.close()
