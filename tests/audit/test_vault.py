@@ -176,7 +176,7 @@ def test_a_contact_is_in_no_error_and_no_repr_of_the_vault(vault: Vault, tmp_pat
 
 @pytest.mark.parametrize("seed", [2, 7, 8, 9])
 def test_rows_that_moved_between_pages_leave_no_copy_behind(tmp_path: Path, seed: int) -> None:
-    """SQLite overwrites a deleted row, but not the copies that balancing its tree left; these seeds have such copies."""
+    """SQLite overwrites a deleted row, but no copy that balancing its tree left; with these seeds there are some."""
     chance = random.Random(seed)
     rows = SqliteVaultRows(tmp_path / "moved.db")
     ids = [chance.randbytes(16).hex() for _ in range(400)]
