@@ -7,15 +7,26 @@ from bisect import bisect_left
 from collections.abc import Iterable
 from hashlib import blake2b
 
+PARTS = 256
+"""Parts that are sorted one by one: a host has 100,000 paths, and a list of them all takes megabytes."""
+
 
 class Owners:
     """A set of (path, package) pairs. A wrong answer takes a collision of 64 bits."""
 
     def __init__(self, pairs: Iterable[tuple[str, bytes]]) -> None:
         names: dict[str, int] = {}
-        found = sorted(_number(path) << 16 | names.setdefault(package, len(names) & 0xFFFF) for package, path in pairs)
-        self._paths = array("Q", (both >> 16 for both in found))
-        self._packages = array("H", (both & 0xFFFF for both in found))
+        parts = [(array("Q"), array("H")) for _ in range(PARTS)]
+        for package, path in pairs:
+            number = _number(path)
+            paths, packages = parts[number >> 56]
+            paths.append(number)
+            packages.append(names.setdefault(package, len(names) & 0xFFFF))
+        self._paths, self._packages = array("Q"), array("H")
+        for paths, packages in parts:
+            for number, package_number in sorted(zip(paths, packages, strict=True)):
+                self._paths.append(number)
+                self._packages.append(package_number)
         self._names = names
 
     def has(self, path: bytes, package: str) -> bool:
