@@ -161,7 +161,7 @@ class Agent:
         self._sources = self._open_sources()
         self._next_beat = 0.0
         self._next_release = self._clock.monotonic() + RELEASE_S
-        self._released_lines = 0
+        self._released = (0, 0)
         self._next_alive = 0.0
 
     @property
@@ -316,8 +316,9 @@ class Agent:
     def _release(self) -> None:
         """Give freed memory back now and then, where something was read since: the C library keeps it by itself."""
         now_s = self._clock.monotonic()
-        if now_s >= self._next_release and self._pipeline.lines != self._released_lines:
-            self._next_release, self._released_lines = now_s + RELEASE_S, self._pipeline.lines
+        done = self._pipeline.lines, 0 if self._integrity is None else self._integrity.looked_at
+        if now_s >= self._next_release and done != self._released:
+            self._next_release, self._released = now_s + RELEASE_S, done
             give_back()
 
     def _anchor(self) -> None:

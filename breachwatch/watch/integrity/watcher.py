@@ -379,6 +379,11 @@ class Integrity:
         is_due = now >= min(pace.next_quick, pace.next_full) or (self._options.setuid_s and now >= pace.next_setuid)
         return idle and not pace.jobs and not is_due
 
+    @property
+    def looked_at(self) -> int:
+        """Directories compared so far."""
+        return self._judge.folders
+
     def status(self) -> str:
         """One line for the heartbeat."""
         return self.coverage.line(sweeping=bool(self._pace.jobs))
