@@ -27,7 +27,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from breachwatch.app import agent as agent_module
@@ -77,11 +77,11 @@ class Recorder:
         self._detector = detector
         self.delays_ms: list[float] = []
 
-    def feed(self, event: Event) -> list[Match]:
+    def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
         _, found, stamp = event.raw.partition("instant=")
         if found:
             self.delays_ms.append((time.monotonic_ns() - int(stamp)) / 1e6)
-        return self._detector.feed(event)
+        return self._detector.feed(event, among, judged=judged)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._detector, name)
@@ -99,7 +99,7 @@ def latency(appends: int, noise: int, wake: Wake) -> tuple[list[float], float, f
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
         (root / "rules").mkdir()
-        (root / "rules" / "one.yml").write_text(RULE)
+        (root / "rules" / "one.yml").write_text(RULE.replace("Failed password", "instant="))  # every line is read
         log = root / "app.log"
         log.touch()
         layout = prepare_state(root / "state")
