@@ -13,15 +13,9 @@ from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
 from breachwatch.model import Event, LogSource, Match, RuleRef
+from breachwatch.model.quick import quick
 
-_new = object.__new__
-_set_id = Match.__dict__["id"].__set__
-_set_rule = Match.__dict__["rule"].__set__
-_set_event = Match.__dict__["event"].__set__
-_set_group = Match.__dict__["group"].__set__
-_set_window = Match.__dict__["window"].__set__
-_set_event_ids = Match.__dict__["event_ids"].__set__
-
+_match = quick(Match)
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
 
 
@@ -157,17 +151,10 @@ class Detector:
 
 
 def _rule_match(ref: RuleRef, event: Event) -> Match:
-    """The match of a rule alone, made through its slots, like events (parse/event.py)."""
+    """The match of a rule alone."""
     digest = _seed(ref.id).copy()
     digest.update(event.id.encode())
-    match: Match = _new(Match)
-    _set_id(match, digest.hexdigest())
-    _set_rule(match, ref)
-    _set_event(match, event)
-    _set_group(match, {})
-    _set_window(match, None)
-    _set_event_ids(match, (event.id,))
-    return match
+    return _match(id=digest.hexdigest(), rule=ref, event=event, group={}, event_ids=(event.id,))
 
 
 @lru_cache(maxsize=4096)

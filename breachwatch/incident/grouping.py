@@ -7,11 +7,12 @@ in place. Both find the same incidents: they grow by the same code, and a test c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
 
 from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity
+from breachwatch.model.quick import quick
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -95,10 +96,7 @@ def absorb(incident: Incident, match: Match) -> Incident:
 
 
 _NO_ENTITIES: dict[str, tuple[str, ...]] = dict.fromkeys(ENTITY_FIELDS, ())
-_new = object.__new__
-_SLOTS = tuple(Incident.__dict__[item.name].__set__ for item in fields(Incident))
-_LATER = tuple(item.default for item in fields(Incident)[11:])
-"""What only people change."""
+_incident = quick(Incident)
 
 
 class _Growing:
@@ -181,13 +179,12 @@ class _Growing:
                 known[text if len(known) < MAX_ENTITY_VALUES else OVERFLOW] = None
 
     def incident(self) -> Incident:
-        """The incident as it is now, open. Made through its slots: a scan may open one for every match."""
-        made: Incident = _new(Incident)
-        told = (self.id, self.title, self.severity, IncidentState.OPEN, self.opened_at, self.first, self.last,
-                self.count, tuple(self.rules), frozenset(self.keys), self._entities(), *_LATER)  # fmt: skip
-        for put, value in zip(_SLOTS, told, strict=True):
-            put(made, value)
-        return made
+        """The incident as it is now, open; a scan may open one for every match."""
+        return _incident(
+            id=self.id, title=self.title, severity=self.severity, opened_at=self.opened_at, first_seen=self.first,
+            last_seen=self.last, count=self.count, rules=tuple(self.rules), keys=frozenset(self.keys),
+            entities=self._entities(),
+        )  # fmt: skip
 
     def onto(self, incident: Incident) -> Incident:
         """The incident with what a match may change of it as it is now."""

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breachwatch.model import Block, RawLine
+from breachwatch.model.quick import quick
 from breachwatch.parse.context import ParseContext, Parser
 from breachwatch.parse.memory import Saved
 from breachwatch.parse.rawform import may_tell_time
@@ -17,15 +18,7 @@ from breachwatch.parse.rawform import may_tell_time
 STEPS = (1, 16)
 """How many of the last lines are tried before all are read."""
 
-_new = object.__new__
-_set_source = RawLine.__dict__["source"].__set__
-_set_data = RawLine.__dict__["data"].__set__
-_set_offset = RawLine.__dict__["offset"].__set__
-_set_generation = RawLine.__dict__["generation"].__set__
-_set_length = RawLine.__dict__["length_bytes"].__set__
-_set_partial = RawLine.__dict__["is_partial"].__set__
-_set_cursor = RawLine.__dict__["cursor"].__set__
-_set_peer = RawLine.__dict__["peer"].__set__
+_raw_line = quick(RawLine)
 
 
 class _Needed(Exception):  # noqa: N818  # no error: it ends a try, and never leaves this module
@@ -78,21 +71,12 @@ def lines_of(block: Block, start: int, stop: int) -> Iterator[RawLine]:
 
 
 def line_of(block: Block, start: int, end: int) -> RawLine:
-    """The line of a block that begins at `start` and whose line feed is the byte before `end`.
-
-    Made through its slots, like events (parse/event.py): the frozen `__init__` costs twice as much.
-    """
+    """The line of a block that begins at `start` and whose line feed is the byte before `end`."""
     data = block.data[start : end - 1]
-    line: RawLine = _new(RawLine)
-    _set_source(line, block.source)
-    _set_data(line, data.removesuffix(b"\r"))
-    _set_offset(line, block.offset + start)
-    _set_generation(line, block.generation)
-    _set_length(line, end - 1 - start)
-    _set_partial(line, False)  # a slot takes no name
-    _set_cursor(line, "")
-    _set_peer(line, "")
-    return line
+    return _raw_line(
+        source=block.source, data=data.removesuffix(b"\r"), offset=block.offset + start, generation=block.generation,
+        length_bytes=end - 1 - start,
+    )  # fmt: skip
 
 
 def _lines_back(data: bytes, stop: int, least: int, count: int) -> int:
