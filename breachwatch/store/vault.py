@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,6 +28,8 @@ class SqliteVaultRows:
 
     def __init__(self, path: Path, *, timeout_s: float = 30.0) -> None:
         self._lock = threading.Lock()
+        self._traces: set[bytes] = set()
+        """Of rows that were deleted, and not looked for in the file yet."""
         with _errors(path):
             path.touch(mode=0o600, exist_ok=True)
             self._path = path
@@ -64,17 +67,25 @@ class SqliteVaultRows:
     def erase_row(self, person_id: str) -> bool:
         """Delete one row and rewrite the write-ahead log, so that no byte of the key stays. Raises: StoreError.
 
-        `secure_delete` overwrites the row where it lies. When rows moved between pages, an older copy may lie in what
-        its page does not use any more: then the whole file is written anew.
+        `secure_delete` overwrites the row where it lies. When rows moved between pages, older copies may lie in what
+        their pages do not use any more: then the whole file is written anew, before the row is deleted, so that a crash
+        leaves a person to be erased again and not the remains of one who is gone. Reads the whole file twice.
         """
         with self._lock, _errors(self._path):
             query = "SELECT wrapped_key, sealed FROM person WHERE person_id = ?"
             row = self._connection.execute(query, (person_id,)).fetchone()
-            self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,))
+            if row is not None:
+                pieces = _pieces(person_id.encode(), *row)
+                self._traces |= pieces
+                self._connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                if self._copies(pieces) > 1:
+                    self._connection.execute("VACUUM")
+                self._connection.execute("DELETE FROM person WHERE person_id = ?", (person_id,))
             self._checkpoint()
-            if self._still_holds(person_id.encode(), *(row or ())):
+            if self._copies(self._traces):
                 self._connection.execute("VACUUM")
                 self._checkpoint()
+            self._traces.clear()
         return row is not None
 
     def _checkpoint(self) -> None:
@@ -85,21 +96,27 @@ class SqliteVaultRows:
                 hint="repeat the erasure when that process has ended",
             )
 
-    def _still_holds(self, *erased: bytes) -> bool:
-        """Whether a piece of what was erased is in the file."""
-        pieces = {whole[at : at + PIECE] for whole in erased for at in range(0, max(1, len(whole) - PIECE), STRIDE)}
+    def _copies(self, pieces: Collection[bytes]) -> int:
+        """How often the file holds that one of the pieces that it holds most often."""
+        if not pieces:
+            return 0
         find = ahocorasick_rs.BytesAhoCorasick(sorted(pieces)).find_matches_as_indexes
+        found: Counter[int] = Counter()
         before = b""
         with self._path.open("rb") as file:
             while chunk := file.read(READ_BYTES):
-                if find(before + chunk):
-                    return True
-                before = chunk[-PIECE:]
-        return False
+                data = before + chunk
+                found.update(number for number, _, _ in find(data, overlapping=True))
+                before = data[1 - PIECE :]
+        return max(found.values(), default=0)
 
     def close(self) -> None:
         """Release the file."""
         self._connection.close()
+
+
+def _pieces(*erased: bytes) -> set[bytes]:
+    return {whole[at : at + PIECE] for whole in erased for at in range(0, max(1, len(whole) - PIECE), STRIDE)}
 
 
 @contextmanager

@@ -174,7 +174,7 @@ def test_a_contact_is_in_no_error_and_no_repr_of_the_vault(vault: Vault, tmp_pat
     assert os.fspath(tmp_path) not in repr(vault)
 
 
-@pytest.mark.parametrize("seed", [2, 7, 8, 9])
+@pytest.mark.parametrize("seed", [0, 1, 3, 5])
 def test_rows_that_moved_between_pages_leave_no_copy_behind(tmp_path: Path, seed: int) -> None:
     """SQLite overwrites a deleted row, but no copy that balancing its tree left; with these seeds there are some."""
     chance = random.Random(seed)
@@ -182,9 +182,17 @@ def test_rows_that_moved_between_pages_leave_no_copy_behind(tmp_path: Path, seed
     ids = [chance.randbytes(16).hex() for _ in range(400)]
     for some in (ids, ids[::3]):
         rows.put_rows([(one, chance.randbytes(60), chance.randbytes(chance.randrange(100, 400))) for one in some])
+    said: list[str] = []
+    rows._connection.set_trace_callback(said.append)
     for one in chance.sample(ids, 100):
         ((_, wrapped, sealed),) = rows.get_rows([one])
         assert rows.erase_row(one)
         stored = on_disk(tmp_path)
         assert not [piece for piece in (one.encode(), wrapped[:12], wrapped[-12:], sealed[24:36]) if piece in stored]
+    rewritten = [at for at, statement in enumerate(said) if statement == "VACUUM"]
+    assert rewritten
+    # nothing remains of whoever is deleted, even if we are killed right then: what lies twice is made one before
+    assert all(
+        next(one for one in said[at:] if one.startswith(("DELETE", "SELECT"))).startswith("DELETE") for at in rewritten
+    )
     rows.close()
