@@ -23,7 +23,7 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.crew import Crew
 from breachwatch.app.integrity import open_integrity
 from breachwatch.app.looker import Looker
-from breachwatch.app.pipeline import Pipeline, SourceFormat, daemon_signal, heartbeat_signal
+from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
@@ -244,30 +244,28 @@ class Agent:
     def _look(self) -> int:
         """Poll every source once; those with a process of their own are worked on while the others are read."""
         seen, batches = 0, []
-        for watched in self._sources:
-            if self.crew.has(watched.source.name):
+        for number, watched in enumerate(self._sources, 1):
+            label = f"{watched.source.name} (source {number})"  # two entries may have the same path
+            if self.crew.has(label):
                 items = list(watched.source.poll(BATCH_BYTES))
-                seen += len(items)
-                batches.append(self.crew.batch(watched.source.name, items, self._pipeline, watched.how))
-                self._took(watched, sum(len(item.data) for item in items if isinstance(item, Block)))
+                batches.append(self.crew.batch(label, items, self._pipeline, watched.how))
+                count, size_bytes = len(items), sum(map(_size, items))
             else:
-                seen += self._tick_source(watched)
+                count, size_bytes = self._read(watched)
+            seen += count
+            self.crew.took(label, is_full=size_bytes >= BATCH_BYTES // 2)
         for batch in batches:
             self._signals.extend(batch.signals())
         return seen
 
-    def _tick_source(self, watched: WatchedSource) -> int:
-        seen = size_bytes = 0
+    def _read(self, watched: WatchedSource) -> tuple[int, int]:
+        """Poll a source and work on what it has; the number of things, and the bytes of lines among them."""
+        count = size_bytes = 0
         for item in watched.source.poll(BATCH_BYTES):
-            seen += 1
-            if isinstance(item, Block):
-                size_bytes += len(item.data)
+            count += 1
+            size_bytes += _size(item)
             self._signals.extend(self._pipeline.signals(item, watched.how))
-        self._took(watched, size_bytes)
-        return seen
-
-    def _took(self, watched: WatchedSource, size_bytes: int) -> None:
-        self.crew.took(watched.source.name, is_full=size_bytes >= BATCH_BYTES // 2)
+        return count, size_bytes
 
     def _start_looker(self) -> Looker:
         return Looker(self._pipeline.detector.rules, str(self._cache))
@@ -377,6 +375,10 @@ class Agent:
         self.crew.close()
         for watched in self._sources:
             watched.source.close()
+
+
+def _size(item: Seen) -> int:
+    return len(item.data) if isinstance(item, Block) else 0
 
 
 STATE_MARK = b"BW2"

@@ -17,6 +17,9 @@ from breachwatch.model import Block, Signal
 BUSY_TIMES = 3
 """So many full batches in a row make a source busy."""
 
+BACK_OFF_S = 60.0
+"""So long a source whose process was lost gets no other."""
+
 QUIET_S = 30.0
 """A source that was not busy for so long gives its process back."""
 
@@ -28,6 +31,8 @@ class _Load:
     full: int = 0
     """Full batches in a row."""
     busy_at: float = 0.0
+    not_before: float = 0.0
+    """No process earlier than this."""
     looker: Looker | None = None
 
 
@@ -64,13 +69,15 @@ class Crew:
             if not is_full:
                 return
             load = self._loads[name] = _Load()
+        now = self._monotonic()
         load.full = load.full + 1 if is_full else 0
         if is_full:
-            load.busy_at = self._monotonic()
-        if load.looker is None and load.full >= BUSY_TIMES and len(self.pids) < self._most:
+            load.busy_at = now
+        if load.looker is not None:
+            if now - load.busy_at > QUIET_S:
+                self._dismiss(load)
+        elif load.full >= BUSY_TIMES and now >= load.not_before and len(self.pids) < self._most:
             self._engage(name, load)
-        elif load.looker is not None and self._monotonic() - load.busy_at > QUIET_S:
-            self._dismiss(load)
 
     def batch(self, name: str, items: Sequence[Seen], pipeline: Pipeline, how: SourceFormat) -> Batch:
         """What a source had, its first block asked about at once."""
@@ -101,14 +108,15 @@ class Crew:
             return None
 
     def _engage(self, name: str, load: _Load) -> None:
-        load.full = 0
         try:
             load.looker = self._start()
         except LookerError as error:
-            self._note("looker_lost", f"{name}: {error}; the agent looks by itself")
+            self._lost(name, error)
 
     def _lost(self, name: str, error: LookerError) -> None:
-        self._dismiss(self._loads[name])
+        load = self._loads[name]
+        self._dismiss(load)
+        load.not_before = self._monotonic() + BACK_OFF_S
         self._note("looker_lost", f"{name}: {error}; the agent looks by itself")
 
     def _dismiss(self, load: _Load) -> None:

@@ -1,19 +1,20 @@
 """A process that looks for candidates in the lines of one busy source, so that the agent does not have to.
 
 The agent writes blocks to its standard input and reads candidates from its standard output, one at a time. It keeps
-nothing that would be missed: when it dies, the agent looks by itself. It ends with the agent.
+nothing that would be missed: when it dies or stands still, the agent looks by itself. It ends with the agent.
 """
 
 from __future__ import annotations
 
+import os
 import select
 import struct
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import msgspec
 
@@ -28,7 +29,7 @@ from breachwatch.model.rawform import RawForm
 from breachwatch.parse.rawform import FORMS, SETTLED
 
 ANSWER_S = 30.0
-"""So long the agent waits for an answer about one block; then it looks by itself."""
+"""So long the agent waits for a question to be taken, and for its answer; then it looks by itself."""
 
 BY_NAME = {form.name: form for form in (*FORMS.values(), *SETTLED.values())}
 
@@ -42,13 +43,19 @@ class _Start(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Ask(msgspec.Struct, frozen=True, array_like=True):
+    number: int
     form: str
     logsource: LogSource | None
     any_logsource: bool
     data: bytes
 
 
-_Answer = list[tuple[int, int, tuple[int, ...] | None, bool]]
+class _Answer(msgspec.Struct, frozen=True, array_like=True):
+    number: int
+    """That of the question."""
+    found: list[tuple[int, int, tuple[int, ...] | None, bool]]
+
+
 _answer_decoder = msgspec.msgpack.Decoder(_Answer)
 
 
@@ -57,22 +64,31 @@ class LookerError(Exception):
 
 
 class Looker:
-    """The agent's end. One question at a time."""
+    """The agent's end. One question at a time; no call takes longer than ANSWER_S."""
 
     def __init__(self, rules: RuleSet, cache: str) -> None:
         """Start the process. Raises: LookerError."""
+        self._asked = 0
         try:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "breachwatch.app.looker"),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                bufsize=0,
                 preexec_fn=die_with_parent,  # noqa: PLW1509  # one system call
             )
         except OSError as error:
             raise LookerError(f"it cannot be started: {error.strerror}") from error
-        self._input = cast("BinaryIO", self._process.stdin)
-        self._output = cast("BinaryIO", self._process.stdout)
-        self._say(_Start(stored(rules, _KEY), cache))
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._pipes = self._process.stdin, self._process.stdout
+        self._input, self._output = (pipe.fileno() for pipe in self._pipes)
+        os.set_blocking(self._input, False)
+        try:
+            self._say(_Start(stored(rules, _KEY), cache))
+        except LookerError:
+            self.close()
+            raise
 
     @property
     def pid(self) -> int:
@@ -81,44 +97,59 @@ class Looker:
 
     def ask(self, form: RawForm, scope: Scope, data: bytes) -> None:
         """Let it look at whole lines. Raises: LookerError."""
-        self._say(_Ask(form.name, scope.logsource, scope.any_logsource, data))
+        self._asked += 1
+        self._say(_Ask(self._asked, form.name, scope.logsource, scope.any_logsource, data))
 
     def answer(self) -> list[Candidate]:
         """The candidates in what was asked about last. Raises: LookerError."""
-        if not select.select([self._output], [], [], ANSWER_S)[0]:
-            raise LookerError(f"no answer within {ANSWER_S:.0f} s")
+        until = time.monotonic() + ANSWER_S
+        (size,) = _length.unpack(self._read(_length.size, until))
         try:
-            frame = _read_frame(self._output)
-            found = None if frame is None else _answer_decoder.decode(frame)
-        except (OSError, msgspec.MsgspecError) as error:
+            answer = _answer_decoder.decode(self._read(size, until))
+        except msgspec.MsgspecError as error:
             raise LookerError("its answer cannot be read") from error
-        if found is None:
-            raise LookerError("it ended")
-        return [Candidate(*one) for one in found]
+        if answer.number != self._asked:
+            raise LookerError("it answers another question")
+        return [Candidate(*one) for one in answer.found]
 
     def _say(self, message: _Start | _Ask) -> None:
-        try:
-            _write_frame(self._input, msgspec.msgpack.encode(message))
-        except (OSError, ValueError) as error:
-            raise LookerError("it ended") from error
+        until = time.monotonic() + ANSWER_S
+        left = memoryview(_frame(message))
+        while left:
+            if not select.select([], [self._input], [], max(0.0, until - time.monotonic()))[1]:
+                raise LookerError(f"it takes nothing for {ANSWER_S:.0f} s")
+            try:
+                left = left[os.write(self._input, left) :]
+            except OSError as error:
+                raise LookerError("it ended") from error
+
+    def _read(self, size: int, until: float) -> bytes:
+        parts = bytearray()
+        while len(parts) < size:
+            if not select.select([self._output], [], [], max(0.0, until - time.monotonic()))[0]:
+                raise LookerError(f"no answer within {ANSWER_S:.0f} s")
+            part = os.read(self._output, min(size - len(parts), 1 << 20))
+            if not part:
+                raise LookerError("it ended")
+            parts += part
+        return bytes(parts)
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
-        for end in (self._input, self._output):
+        for pipe in self._pipes:
             with suppress(OSError):
-                end.close()
+                pipe.close()
         self._process.wait()
 
 
-def _write_frame(stream: BinaryIO, data: bytes) -> None:
-    stream.write(_length.pack(len(data)))
-    stream.write(data)
-    stream.flush()
+def _frame(message: msgspec.Struct) -> bytes:
+    data = msgspec.msgpack.encode(message)
+    return _length.pack(len(data)) + data
 
 
-def _read_frame(stream: BinaryIO) -> bytes | None:
-    """The next frame, None where the stream ends."""
+def _next_frame(stream: BinaryIO) -> bytes | None:
+    """None where the stream ends."""
     head = stream.read(_length.size)
     if len(head) < _length.size:
         return None
@@ -127,10 +158,10 @@ def _read_frame(stream: BinaryIO) -> bytes | None:
     return data if len(data) == size else None
 
 
-def main(streams: Sequence[BinaryIO] | None = None) -> int:
+def main() -> int:
     """Answer until the agent is gone."""
-    asked_on, answered_on = streams or (sys.stdin.buffer, sys.stdout.buffer)
-    first = _read_frame(asked_on)
+    asked_on, answered_on = sys.stdin.buffer, sys.stdout.buffer
+    first = _next_frame(asked_on)
     if first is None:
         return 0
     start = msgspec.msgpack.decode(first, type=_Start)
@@ -139,10 +170,11 @@ def main(streams: Sequence[BinaryIO] | None = None) -> int:
         return 1
     selector = Selector(rules, store=PlanFiles(Path(start.cache)))
     decoder = msgspec.msgpack.Decoder(_Ask)
-    while (frame := _read_frame(asked_on)) is not None:
+    while (frame := _next_frame(asked_on)) is not None:
         ask = decoder.decode(frame)
         found = selector.candidates(BY_NAME[ask.form], Scope(ask.logsource, ask.any_logsource), ask.data)
-        _write_frame(answered_on, msgspec.msgpack.encode([one[:4] for one in found]))  # the agent has no such plan
+        answered_on.write(_frame(_Answer(ask.number, [one[:4] for one in found])))  # the agent has no such plan
+        answered_on.flush()
     return 0
 
 

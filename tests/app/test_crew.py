@@ -142,9 +142,34 @@ def test_a_killed_process_loses_nothing(rules, hiring, after):
     found.extend(told)
     assert found == without_help(rules)
     assert [note.partition(":")[0] for note in hiring.notes] == ["looker_lost"]
+    hiring.busy("x")
     assert not hiring.crew.has("x")
+    hiring.now += crew_module.BACK_OFF_S
     hiring.busy("x")
     assert hiring.crew.has("x")
+
+
+@pytest.mark.timeout(30)
+def test_a_process_that_takes_nothing_does_not_hold_the_agent_up(rules, hiring, monkeypatch):
+    """A block that is larger than what a pipe takes."""
+    monkeypatch.setattr("breachwatch.app.looker.ANSWER_S", 0.2)
+    large = [Block(source="/var/log/x", data=lines(9_000), generation="g")]
+    hiring.busy("x")
+    os.kill(hiring.crew.pids["x"], signal.SIGSTOP)
+    found = list(hiring.crew.batch("x", large, pipeline(rules), HOW).signals())
+    assert found == list(pipeline(rules).signals(large[0], HOW))
+    assert "takes nothing" in hiring.notes[0]
+
+
+def test_an_answer_to_another_question_is_none(rules, tmp_path):
+    looker = Looker(rules, str(tmp_path))
+    try:
+        for block in blocks()[:2]:
+            looker.ask(FORMS["json"], Scope(), block.data)
+        with pytest.raises(LookerError, match="another question"):
+            looker.answer()
+    finally:
+        looker.close()
 
 
 def test_a_process_that_says_nothing_is_given_up(rules, hiring, monkeypatch):
@@ -188,18 +213,23 @@ def test_an_agent_whose_process_is_killed_all_the_time_stores_every_match_once(t
     """Real files and a real store; the process dies at whatever moment."""
     monkeypatch.setattr("breachwatch.app.agent.BATCH_BYTES", 100_000)
     monkeypatch.setattr(crew_module, "BUSY_TIMES", 1)
+    monkeypatch.setattr(crew_module, "BACK_OFF_S", 0.0)
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "r.yml").write_text(RULES)
-    log = tmp_path / "app.json"
-    log.write_bytes(lines(20_000))
+    log, other = tmp_path / "app.json", tmp_path / "other.json"
+    log.write_bytes(lines(10_000))
+    other.write_bytes(lines(10_000, 10_000))
     state = tmp_path / "state"
     state.mkdir(mode=0o700)
     settings = AgentSettings(
         state_directory=str(state),
         host="h",
-        logs=(LogSettings(path=str(log), format="json"),),
+        logs=(  # of one name
+            LogSettings(path=str(tmp_path / "*.json"), exclude=(str(log),), format="json"),
+            LogSettings(path=str(tmp_path / "*.json"), exclude=(str(other),), format="json"),
+        ),
         rule_folders=(str(tmp_path / "rules"),),
-        processes=1,
+        processes=2,
     )
     store = SqliteAgentStore(state / "agent.db", owner=True)
     agent = Agent(settings, store, SystemClock())
