@@ -125,7 +125,7 @@ class Selector:
         self._fast_made = counting_backend() if library is None else library
         self._store = store
         self._plans: dict[tuple[str, Scope], _Running] = {}
-        self._programs: dict[str, Programs] = {}
+        self._programs: dict[tuple[str, Scope], Programs] = {}
         self.fits = 0
         """Plans made so far."""
 
@@ -159,17 +159,18 @@ class Selector:
 
     def candidates(self, form: RawForm, scope: Scope, data: bytes) -> list[Candidate]:
         """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
-        plan, programs = self.plan(form, scope, data), self.programs(form)
+        plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
         found = plan.candidates(data)
         return found if programs is None else list(_judged(programs, plan, data, found))
 
-    def programs(self, form: RawForm) -> Programs | None:
+    def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What narrows the candidate rules of a line by a few of its fields; None for forms that have none."""
         if not form.escapes_json:
             return None
-        found = self._programs.get(form.name)
+        key = (form.name, scope)
+        found = self._programs.get(key)
         if found is None:
-            found = self._programs[form.name] = Programs(self._rules.rules, form.derived)
+            found = self._programs[key] = Programs(self._rules.rules, form.derived)
         return found
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:

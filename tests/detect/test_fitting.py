@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,15 +15,17 @@ from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.detect import prefilter, selector
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet
-from breachwatch.detect.plan import LINE_WORK
+from breachwatch.detect.partial import Programs
+from breachwatch.detect.plan import LINE_WORK, Scope
 from breachwatch.detect.prefilter import Scanner
 from breachwatch.detect.rule import And, Condition, FieldTest, Rule
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
-from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
+from breachwatch.detect.stored import StoredPlan, restored, restored_plan, stored, stored_plan
 from breachwatch.detect.values import ANY, Text
 from breachwatch.detect.witness import Pattern
 from breachwatch.model import Block, Level, LogSource, RuleRef
+from breachwatch.parse.rawform import FORMS
 from tests.detect.test_engine import REFERENCE, found_in
 
 pytest.importorskip("hyperscan")
@@ -135,6 +139,33 @@ def test_sources_of_one_form_and_scope_share_a_plan(compiled):
     for _ in range(20):
         checked(chosen, [block("alpha kill")])
     assert len(compiled) == 2
+
+
+def test_sources_of_one_form_and_several_scopes_keep_what_each_has_made(monkeypatch):
+    made = []
+    real = Programs._made
+    monkeypatch.setattr(Programs, "_made", lambda *given: made.append(given) or real(*given))
+    chosen = Selector(RULES)
+    data = block("alpha", "omega beta", "omega alpha beta", repeat=400).data
+    for _ in range(10):
+        for scope in (Scope(any_logsource=True), Scope(LogSource("linux"))):
+            assert chosen.candidates(FORMS["json"], scope, data)
+    assert 0 < len(made) <= 8
+
+
+def test_rules_that_were_replaced_leave_no_plan_behind():
+    kept = stored(RULES, "")
+    restored(kept, "")
+    rules = restored(kept, "")
+    assert rules is not None
+    chosen = Selector(rules)
+    checked(chosen, BLOCKS, rules)
+    old = weakref.ref(chosen.plan(FORMS["json"], Scope(any_logsource=True)))
+    assert old() is not None
+    restored(kept, "")  # the new ones come while the old ones are in use
+    del chosen
+    gc.collect()
+    assert old() is None
 
 
 @pytest.fixture
