@@ -142,9 +142,13 @@ def test_sources_of_one_form_and_scope_share_a_plan(compiled):
 
 
 def test_sources_of_one_form_and_several_scopes_keep_what_each_has_made(monkeypatch):
-    made = []
-    real = Programs._made
-    monkeypatch.setattr(Programs, "_made", lambda *given: made.append(given) or real(*given))
+    made, real = [], Programs._made
+
+    def noting(*given):
+        made.append(given)
+        return real(*given)
+
+    monkeypatch.setattr(Programs, "_made", noting)
     chosen = Selector(RULES)
     data = block("alpha", "omega beta", "omega alpha beta", repeat=400).data
     for _ in range(10):
