@@ -1,7 +1,7 @@
 """The detection engine beside what people use instead: CPU seconds on the same files, medians, start not counted.
 
     python -m benchmarks.detect SIGMAHQ_FOLDER [--only auth,web,json,fail2ban,sec,zircolite,lanes,growth,start,memory]
-                                [--megabytes 40] [--runs 5] [--rsigma BINARY] [--lanes FOLDER]
+                                [--megabytes 40 | --data FOLDER] [--runs 5] [--rsigma BINARY] [--lanes FOLDER]
                                 [--zircolite FOLDER --zircolite-python PYTHON]
 
 SIGMAHQ_FOLDER is SigmaHQ's `rules/`. Peers that are not here are left out, and that is said. Every command runs on the
@@ -47,6 +47,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("sigmahq", type=Path)
     parser.add_argument("--only", type=lambda text: text.split(","), default=list(ROWS), metavar="ROW,ROW")
     parser.add_argument("--megabytes", type=int, default=40)
+    parser.add_argument("--data", type=Path, help="has auth-0.001.log, web-0.05.log and so on, made elsewhere")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--rsigma", default=shutil.which("rsigma") or "")
     parser.add_argument("--lanes", type=Path)
@@ -74,6 +75,7 @@ def main() -> None:
         bench = Bench(
             sigmahq=asked.sigmahq.resolve(),
             scratch=Path(folder),
+            made=asked.data,
             size_bytes=asked.megabytes * 1_000_000,
             runs=asked.runs,
         )

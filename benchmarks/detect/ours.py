@@ -27,6 +27,8 @@ class Bench:
     sigmahq: Path
     """The folder `rules` of SigmaHQ."""
     scratch: Path
+    made: Path | None
+    """Has logs made elsewhere, which are used instead of our own."""
     size_bytes: int
     runs: int
 
@@ -37,7 +39,7 @@ class Bench:
 
     def data(self, kind: str, share: float) -> Path:
         """The made-up log of this kind, made when first asked for."""
-        file = self.scratch / f"{kind}-{share}.log"
+        file = (self.made or self.scratch) / f"{kind}-{share}.log"
         if not file.exists():
             file.write_bytes(Maker(kind, share).lines(self.size_bytes))
         return file

@@ -23,6 +23,7 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.crew import Crew
 from breachwatch.app.integrity import open_integrity
 from breachwatch.app.looker import Looker
+from breachwatch.app.memory import give_back, prepare_for_many_lines
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat, daemon_signal, heartbeat_signal
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
@@ -425,13 +426,6 @@ def _spec(log: LogSettings, max_line_bytes: int) -> LogSpec:
     )
 
 
-def give_back() -> None:
-    """Return freed memory to the system, where the C library can. Source: malloc_trim(3)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
-
-
 def leave_network() -> bool:
     """Move this process to an empty network namespace, if it may. Source: unshare(2)."""
     libc = ctypes.CDLL(None, use_errno=True)
@@ -500,6 +494,7 @@ def _on_signals(**handlers: Callable[[], None]) -> None:
 
 def main() -> int:
     """Entry point of the child process: settings as JSON on standard input."""
+    prepare_for_many_lines()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=AgentSettings)
     stop, reload, wake = threading.Event(), threading.Event(), Wake()
 

@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.process import die_with_parent
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.detect.load import RuleSet
@@ -160,6 +161,7 @@ def _next_frame(stream: BinaryIO) -> bytes | None:
 
 def main() -> int:
     """Answer until the agent is gone."""
+    prepare_for_many_lines()
     asked_on, answered_on = sys.stdin.buffer, sys.stdout.buffer
     first = _next_frame(asked_on)
     if first is None:

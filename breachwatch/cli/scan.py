@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import click
 
+from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
 from breachwatch.cli.output import JsonLines, safe
@@ -52,6 +53,7 @@ def scan(
 
     Exit code 0: nothing found; 1: matches found.
     """
+    prepare_for_many_lines()
     rules = rules_for(config, folders)
     for refused in rules.refused:
         click.echo(f"breachwatch scan: rule refused: {refused}", err=True)

@@ -13,16 +13,18 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from operator import attrgetter
 
 import msgspec
 
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or
 from breachwatch.detect.values import as_number, as_text, values_of
-from breachwatch.model import Event, FieldValue, Window
+from breachwatch.model import Event, Window
 
 LATENESS_S = 3_600
 """Events up to so much older than the newest of their group are still judged exactly."""
@@ -53,7 +55,7 @@ _MICROSECOND = timedelta(microseconds=1)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Seen(msgspec.Struct, array_like=True, order=True, frozen=True):
+class Seen(msgspec.Struct, array_like=True, order=True, frozen=True, gc=False):
     """One counted event. Sorted by time."""
 
     at_us: int
@@ -98,77 +100,114 @@ def group_bound(definition: Correlation) -> int:
     return int(min(MAX_EVENTS, max(MAX_GROUP_EVENTS, 2 * wanted if definition.type in COUNTS else 0)))
 
 
-@dataclass(slots=True)
+def least_events(definition: Correlation) -> float:
+    """Fewer events than this satisfy no window."""
+    if definition.type not in COUNTS:
+        return 1
+    return max((limit for op, limit in definition.bounds if op in {"gte", "gt", "eq"}), default=1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Reads:
+    """What is read of the events of one rule."""
+
+    position: int
+    key: tuple[_Named, ...]
+    values: tuple[_Named, ...]
+
+
+_Named = tuple[str, tuple[str, ...]]
+"""A field, and other names under which our parsers keep it."""
+
+
 class Correlator:
     """The state of one correlation."""
 
-    definition: Correlation
-    evictions: int = 0
-    late: int = 0
-    _groups: dict[tuple[str, ...], Group] = field(default_factory=dict)
-    _ids: dict[tuple[str, ...], set[tuple[str, int]]] = field(default_factory=dict)
-    _held: int = 0
+    def __init__(self, definition: Correlation) -> None:
+        self.definition = definition
+        self.evictions = 0
+        self.late = 0
+        self._groups: OrderedDict[tuple[str, ...], Group] = OrderedDict()
+        """Silent longest first."""
+        self._ids: dict[tuple[str, ...], set[tuple[str, int]]] = {}
+        self._held = 0
+        self._span_us = round(definition.timespan_s * SECOND)
+        self._reach_us = round((definition.timespan_s + LATENESS_S) * SECOND)
+        """How far from the group's time an event can still be part of a window that is judged."""
+        self._most = group_bound(definition)
+        self._least = least_events(definition)
+        self._is_temporal = definition.type.startswith("temporal")
+        self._reads: dict[str, _Reads] = {}
 
     def feed(self, rule_id: str, event: Event) -> Firing | None:
         """Count one match; the window that it completed."""
-        key = self._key(rule_id, event)
-        seen = None if key is None else self._seen(rule_id, event)
+        reads = self._reads.get(rule_id) or self._reading(rule_id)
+        key = self._key(reads, event)
+        seen = None if key is None else self._seen(reads, event)
         if key is None or seen is None:
             return None
         group, ids = self._group(key), self._ids[key]
         identity = self._identity(seen)
         if identity in ids:
             return None
-        if group.recent and seen.at_us < max(group.recent) - LATENESS_S * SECOND:
+        events, recent, at_us = group.events, group.recent, seen.at_us
+        if recent and at_us < max(recent) - LATENESS_S * SECOND:
             self.late += 1
-        insort(group.events, seen)
+        if events and at_us <= events[-1].at_us:
+            insort(events, seen)
+        else:
+            events.append(seen)
         ids.add(identity)
         self._held += 1
-        group.recent = [*group.recent[1 - RECENT :], seen.at_us]
+        group.recent = [*recent[1 - RECENT :], at_us]
         self._trim(group, ids)
-        self._make_room(key)
-        window = self._completed(group, seen)
+        if len(self._groups) > MAX_GROUPS or self._held > MAX_EVENTS:
+            self._make_room(key)
+        window = None if len(group.events) < self._least else self._completed(group, seen)
         return None if window is None else self._firing(key, window)
 
     # -- one event ------------------------------------------------------------------------------------------------
 
-    def _values(self, rule_id: str, event: Event, name: str) -> Iterator[FieldValue]:
-        also = self.definition.names.get(rule_id, {}).get(name, ())
-        return values_of(event, name, also)
+    def _reading(self, rule_id: str) -> _Reads:
+        definition = self.definition
+        names = definition.names.get(rule_id, {})
+        grouped = [definition.aliases.get(name, {}).get(rule_id, name) for name in definition.group_by]
+        found = self._reads[rule_id] = _Reads(
+            definition.rules.index(rule_id),
+            tuple((name, names.get(name, ())) for name in grouped),
+            tuple((name, names.get(name, ())) for name in definition.fields),
+        )
+        return found
 
-    def _key(self, rule_id: str, event: Event) -> tuple[str, ...] | None:
+    def _key(self, reads: _Reads, event: Event) -> tuple[str, ...] | None:
         key = []
-        for name in self.definition.group_by:
-            actual = self.definition.aliases.get(name, {}).get(rule_id, name)
-            value = next((text for item in self._values(rule_id, event, actual) if (text := as_text(item))), None)
-            if value is None:
-                return None
+        for name, also in reads.key:
+            value = event.fields.get(name)
+            if type(value) is not str or not value:
+                value = next((text for item in values_of(event, name, also) if (text := as_text(item))), None)
+                if value is None:
+                    return None
             key.append(value[:MAX_VALUE_TEXT])
         return tuple(key)
 
-    def _seen(self, rule_id: str, event: Event) -> Seen | None:
-        definition = self.definition
+    def _seen(self, reads: _Reads, event: Event) -> Seen | None:
+        kind = self.definition.type
         value, number = "", 0.0
-        if definition.type == "value_count":
-            values = [self._first_text(rule_id, event, name) for name in definition.fields]
+        if kind == "value_count":
+            values = [_first_text(event, *named) for named in reads.values]
             if None in values:
                 return None
             value = "\0".join(str(item)[:MAX_VALUE_TEXT] for item in values)
-        elif definition.type.startswith("value_"):
-            found = next((as_number(item) for item in self._values(rule_id, event, definition.fields[0])), None)
+        elif kind.startswith("value_"):
+            found = next((as_number(item) for item in values_of(event, *reads.values[0])), None)
             if found is None:
                 return None
             number = found
-        position = definition.rules.index(rule_id)
-        return Seen((event.at_utc - _EPOCH) // _MICROSECOND, position, event.id, value, number)
-
-    def _first_text(self, rule_id: str, event: Event, name: str) -> str | None:
-        found = self._values(rule_id, event, name)
-        return next((text for item in found if (text := as_text(item)) is not None), None)
+        return Seen(_at_us(event.at_utc), reads.position, event.id, value, number)
 
     def _identity(self, seen: Seen) -> tuple[str, int]:
         """An event that two rules match is one event where events are counted, and two where rules are."""
-        return seen.id, seen.rule if self.definition.type.startswith("temporal") else 0
+        return seen.id, seen.rule if self._is_temporal else 0
 
     # -- windows --------------------------------------------------------------------------------------------------
 
@@ -177,8 +216,7 @@ class Correlator:
 
         There is no second: it would end within a timespan of the first, which is told once.
         """
-        span = round(self.definition.timespan_s * SECOND)
-        events = group.events
+        span, events = self._span_us, group.events
         end = bisect_left(events, seen.at_us, key=_time)
         while end < len(events) and (last := events[end].at_us) <= seen.at_us + span:
             end = bisect_right(events, last, lo=end, key=_time)
@@ -224,17 +262,13 @@ class Correlator:
     # -- bounds ---------------------------------------------------------------------------------------------------
 
     def _group(self, key: tuple[str, ...]) -> Group:
-        group = self._groups.pop(key, None)
+        group = self._groups.get(key)
         if group is None:
-            group = Group(events=[], fired=[], recent=[])
+            group = self._groups[key] = Group(events=[], fired=[], recent=[])
             self._ids[key] = set()
-        self._groups[key] = group  # moved to the end: the least recently used group stands first
+        else:
+            self._groups.move_to_end(key)
         return group
-
-    @property
-    def _reach_us(self) -> int:
-        """How far from the group's time an event can still be part of a window that is judged."""
-        return round((self.definition.timespan_s + LATENESS_S) * SECOND)
 
     def _trim(self, group: Group, ids: set[tuple[str, int]]) -> None:
         """Drop what no window needs any more, then what is beyond the bound."""
@@ -242,11 +276,13 @@ class Correlator:
         earliest, latest = min(group.recent), max(group.recent)
         if latest - earliest <= 2 * reach:
             first, stop = 0, len(events)
+            if stop <= self._most and events[0].at_us >= earliest - reach and events[-1].at_us <= latest + reach:
+                return
             if events[0].at_us < earliest - reach:
                 first = bisect_left(events, earliest - reach, key=_time)
             if events[-1].at_us > latest + reach:
                 stop = bisect_right(events, latest + reach, key=_time)
-            over = stop - first - group_bound(self.definition)
+            over = stop - first - self._most
             if over > 0:
                 self.evictions += over
                 now = group.recent[-1]
@@ -267,9 +303,10 @@ class Correlator:
             oldest = next(iter(self._groups))
             if oldest == key:
                 return
-            now, lost = self._groups[key].recent[-1], self._groups.pop(oldest).events
+            now, lost, reach = self._groups[key].recent[-1], self._groups.pop(oldest).events, self._reach_us
             self._held -= len(lost)
-            self.evictions += sum(abs(seen.at_us - now) <= self._reach_us for seen in lost)
+            if lost and not (lost[-1].at_us < now - reach or lost[0].at_us > now + reach):
+                self.evictions += sum(abs(seen.at_us - now) <= reach for seen in lost)
             del self._ids[oldest]
 
     # -- state ----------------------------------------------------------------------------------------------------
@@ -282,7 +319,7 @@ class Correlator:
         """Take saved state over if it is of this very definition."""
         if saved.digest != self.definition.digest:
             return False
-        self._groups = {tuple(key): group for key, group in saved.groups if group.events}
+        self._groups = OrderedDict((tuple(key), group) for key, group in saved.groups if group.events)
         self._ids = {key: {self._identity(seen) for seen in group.events} for key, group in self._groups.items()}
         self._held = sum(len(group.events) for group in self._groups.values())
         return True
@@ -323,6 +360,18 @@ def _percentile(numbers: list[float], percent: float) -> float:
     below = int(position)
     above = min(below + 1, len(numbers) - 1)
     return numbers[below] + (numbers[above] - numbers[below]) * (position - below)
+
+
+def _first_text(event: Event, name: str, also: tuple[str, ...]) -> str | None:
+    value = event.fields.get(name)
+    if type(value) is str:
+        return value
+    return next((text for item in values_of(event, name, also) if (text := as_text(item)) is not None), None)
+
+
+@lru_cache(maxsize=64)
+def _at_us(moment: datetime) -> int:
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def _moment(at_us: int) -> datetime:
