@@ -32,10 +32,11 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from breachwatch.app.agent import COMMIT_S, give_back
+from breachwatch.app.agent import COMMIT_S
 from breachwatch.app.baseline import open_baseline
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.integrity import open_integrity
+from breachwatch.app.memory import give_back
 from breachwatch.app.state import prepare_state
 from breachwatch.model import FileChange
 from breachwatch.store.agent import SqliteAgentStore

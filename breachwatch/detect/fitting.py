@@ -6,6 +6,7 @@ name their log source, rules for sources that the sample does not name are found
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,6 +34,12 @@ SLICE_BYTES = 64 << 10
 
 REGEX_COST = 2e-4
 """What an expression has to save, in hits per line, to be worth more than a literal."""
+
+EXPRESSION_WORK = 7e-5
+"""What searching for an expression costs Hyperscan per byte, in hits. Rules whose literals are dearer try it."""
+
+MAX_EXPRESSIONS = 8
+"""So many rules, the dearest, may be found by expressions."""
 
 RARE = 1e-4
 """Cost of the words of a log source below which its rules are found by these alone."""
@@ -63,14 +70,25 @@ class Fitting:
     """The choice for one sample of lines of one form."""
 
     def __init__(
-        self, rules: Sequence[Rule], form: RawForm, sample: bytes, *, library: str, cost: MeasuredCost = cost_of
+        self,
+        rules: Sequence[Rule],
+        form: RawForm,
+        sample: bytes,
+        *,
+        library: str,
+        cost: MeasuredCost = cost_of,
+        expression_work: float = math.inf,
     ) -> None:
-        """`library`: name of the scanner that counts."""
+        """`library`: name of the scanner that counts.
+
+        `expression_work`: what searching for an expression costs per byte, in hits.
+        """
         self._rules = rules
         self._form = form
         self._rates = _Rates(sample, library)
         self._cost = cost
         self._costs: dict[Pattern, float] = {}
+        self._expression_work = expression_work
 
     def choice(self, among: Iterable[int], *, routed: bool) -> Choice:
         """Witnesses of the rules at these positions; `routed`: events say of which log source they are."""
@@ -81,6 +99,8 @@ class Fitting:
             self._measure(extractor, rest, routed=routed)
             for index in rest:
                 witnesses[index] = extractor.of_rule(self._rules[index], routed=routed)
+            if self._rates.lines and self._expression_work < math.inf:
+                self._try_expressions(witnesses, rest, routed=routed)
         rates = self._rates
         rules = Counter(pattern for witness in witnesses.values() for pattern in witness or ())
         work = sum(rate * (LINE_WORK + count) for pattern, count in rules.items() if (rate := rates.rate(pattern)))
@@ -102,6 +122,16 @@ class Fitting:
             extractor.of_rule(self._rules[index], routed=routed)
         self._rates.measure(extractor.noted)
         extractor.noted = None
+
+    def _try_expressions(self, witnesses: dict[int, Witness | None], rest: Iterable[int], *, routed: bool) -> None:
+        """Let rules whose literals are in many lines be found by expressions, where these are worth a search."""
+        own = self._expression_work * self._rates.size / self._rates.lines
+        dear = sorted((-self._sum(found), index) for index in rest if (found := witnesses[index]))[:MAX_EXPRESSIONS]
+        indexes = [index for price, index in dear if -price > own]
+        extractor = _Extractor(self._form, lambda one: self._price(one) + (own if one.is_regex else 0.0), dear=True)
+        self._measure(extractor, indexes, routed=routed)
+        for index in indexes:
+            witnesses[index] = extractor.of_rule(self._rules[index], routed=routed)
 
     def _found_by_source(self, witnesses: dict[int, Witness | None]) -> list[int]:
         """Fill in the rules for sources that the sample does not name; the other rules."""
@@ -137,8 +167,10 @@ class Fitting:
 class _Extractor(Extractor):
     """One that remembers what leaves offer, so that asking twice costs little."""
 
-    def __init__(self, form: RawForm, cost: Callable[[Pattern], float]) -> None:
+    def __init__(self, form: RawForm, cost: Callable[[Pattern], float], *, dear: bool = False) -> None:
+        """`dear`: expressions are offered too."""
         super().__init__(form, self._noting)
+        self._dear = dear
         self._real = cost
         self.noted: set[Pattern] | None = None
         """Patterns asked about, while it is a set: they cost nothing then."""
@@ -155,7 +187,9 @@ class _Extractor(Extractor):
         key = id(leaf), negated  # the rules hold their leaves as long as this lives
         found = self._offered.get(key)
         if found is None:
-            found = self._offered[key] = super().options(leaf, negated=negated)
+            found = super().options(leaf, negated=negated)
+            expressions = self.expressions(leaf) if self._dear and not negated else NEVER
+            self._offered[key] = found = [*found, expressions] if expressions else found
         return found
 
 

@@ -6,6 +6,7 @@ Which of several sound witnesses is looked for changes only the speed. So a plan
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from breachwatch.detect.eventview import Judge
-from breachwatch.detect.fitting import Choice, Fitting, cost_of
+from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Candidate, Plan, Scope, in_scope
@@ -177,12 +178,23 @@ class Selector:
         """Price of a pattern, given its hits per line in a sample; None: it was not counted."""
         return cost_of(pattern, rate)
 
+    def expression_work(self, sample_bytes: int) -> float:
+        """What searching for an expression costs per byte, in hits, once a plan is fitted to so much."""
+        return EXPRESSION_WORK if self._library == "hyperscan" and sample_bytes >= FEW_BYTES else math.inf
+
     # -- making plans ---------------------------------------------------------------------------------------------
 
     def _choice(self, form: RawForm, scope: Scope, sample: bytes) -> Choice:
         self.fits += 1
         rules = self._rules.rules
-        fitting = Fitting(rules, form, sample, library=self._fast_made, cost=self.cost)
+        fitting = Fitting(
+            rules,
+            form,
+            sample,
+            library=self._fast_made,
+            cost=self.cost,
+            expression_work=self.expression_work(len(sample)),
+        )
         return fitting.choice(in_scope(rules, form, scope), routed=scope.is_routed)
 
     def _fitted(self, form: RawForm, scope: Scope, sample: bytes) -> _Running:

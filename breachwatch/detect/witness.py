@@ -159,7 +159,7 @@ class Extractor:
         return self._form.escapes_json and isinstance(leaf, FieldTest) and "message" not in (leaf.field, *leaf.also)
 
     def expressions(self, leaf: Condition) -> Witness:
-        """What else a line holds, as expressions over its raw bytes: too dear to be looked for in every line."""
+        """What else a line holds, as expressions over its raw bytes. Each costs a search of its own."""
         if not isinstance(leaf, FieldTest):
             return NEVER
         names, value, form = (leaf.field, *leaf.also), leaf.value, self._form
@@ -172,7 +172,7 @@ class Extractor:
             stretched = stretch(value.pattern, value.flags, escapes_json=form.escapes_json)
             found = [] if stretched is None else [stretched]
         elif isinstance(value, Scalar) and form.escapes_json and _WHOLE.fullmatch(value.text) and self._presence(names):
-            found = [_numbered(name.rpartition(".")[2], value.text) for name in names]
+            found = [_numbered([name.rpartition(".")[2] for name in names], value.text)]
         return frozenset(Pattern(is_regex=True, data=expression) for expression in found)
 
     def _presence(self, names: Sequence[str]) -> Options:
@@ -286,10 +286,11 @@ class Extractor:
         return []
 
 
-def _numbered(key: str, text: str) -> bytes:
-    """The key of a JSON record with a whole number: as text, as a number however it is written, or among others."""
-    number = rb'"?-?' + text.encode("ascii") + rb"(?![0-9])|[-+0-9.]*[.e]|-?[0-9]{16}|[\[{]"
-    return re.escape(key.lower().encode("ascii")) + rb'"\s*:\s*(?:' + number + b")"
+def _numbered(keys: Iterable[str], text: str) -> bytes:
+    """A key of a JSON record with a whole number: as text, as a number however it is written, or among others."""
+    names = b"|".join(re.escape(key.lower().encode("ascii")) for key in dict.fromkeys(keys))
+    number = rb'"?-?' + text.encode("ascii") + rb"[^0-9]|[-+0-9.]*[.e]|-?[0-9]{16}|[\[{]"
+    return rb'[".](?:' + names + rb')"\s*:\s*(?:' + number + b")"
 
 
 def _without_x(run: str) -> str:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from dataclasses import dataclass, field
@@ -106,12 +107,27 @@ class RandomCosts(Selector):
     def cost(self, pattern: Pattern, rate: float | None) -> float:
         return self._draw.random() if self._by_chance else super().cost(pattern, rate)
 
+    def expression_work(self, sample_bytes: int) -> float:
+        del sample_bytes
+        return self._draw.choice((0.0, math.inf))
+
 
 class NotByPresence(Selector):
     """Looks for what fields hold, rather than for their names."""
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:
         return 10.0 if pattern.data.endswith(b'"') else super().cost(pattern, rate)
+
+
+class ByExpressions(Selector):
+    """Looks for expressions wherever it can."""
+
+    def cost(self, pattern: Pattern, rate: float | None) -> float:
+        return 0.0 if pattern.is_regex else 1.0 + super().cost(pattern, rate)
+
+    def expression_work(self, sample_bytes: int) -> float:
+        del sample_bytes
+        return 0.0
 
 
 def compare(seed: int, log_format: str) -> tuple[int, int]:
@@ -175,7 +191,8 @@ def answered(log_format: str, condition: Condition, *lines: bytes, library: str 
     block = [Block(source="/var/log/x", data=data, generation="g")]
     how = SourceFormat(format=log_format)
     right = found_in(pipeline(rules, any_logsource=True, prefilter=False), block, how)
-    for selector in (Selector(rules, library=library), NotByPresence(rules, library=library)):
+    for chosen in (Selector, NotByPresence, ByExpressions):
+        selector = chosen(rules, library=library)
         assert found_in(pipeline(rules, any_logsource=True, prefilter=True, selector=selector), block, how) == right
     starts = [0]
     for line in lines:
