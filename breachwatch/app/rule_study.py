@@ -9,13 +9,13 @@ from pathlib import Path
 
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat
-from breachwatch.detect.engine import Detector
-from breachwatch.detect.explain import Step, explain
+from breachwatch.detect.engine import Detector, as_event
+from breachwatch.detect.explain import Step, explain, explain_window
 from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Rule, applies
 from breachwatch.detect.sample import Sampler
 from breachwatch.errors import UsageError
-from breachwatch.model import Event
+from breachwatch.model import Event, LogSource, RuleRef
 from breachwatch.watch.archive import read_pieces
 
 ENGINES = {"fast": True, "reference": False}
@@ -24,12 +24,14 @@ ENGINES = {"fast": True, "reference": False}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """One rule on one event."""
+    """One rule or correlation on one event."""
 
-    rule: Rule
+    rule: RuleRef
     event: Event
+    wanted: LogSource
+    """What the rule is for."""
     source_fits: bool
-    """The event is of the rule's log source."""
+    """The event is of it."""
     steps: tuple[Step, ...]
 
     @property
@@ -52,20 +54,47 @@ def events_in(paths: Sequence[Path], log_format: str) -> Iterator[Event]:
         yield from pipeline.parse(seen, SourceFormat(format=log_format))
 
 
-def explained(rules: RuleSet, rule_id: str, events: Iterator[Event]) -> Iterator[Explanation]:
-    """Why each event matches the rule or does not. Raises: UsageError."""
-    rule = next((rule for rule in rules.rules if rule_id in (rule.ref.id, rule.name)), None)
-    if rule is None:
-        raise UsageError(
-            f"no rule has the id {rule_id!r}", hint="see `breachwatch rules list`; correlations have no line"
-        )
+def explained(rules: RuleSet, rule_id: str, events: Iterable[Event]) -> Iterator[Explanation]:
+    """Why each event matches the rule or does not; of a correlation, what it makes of each match that it reads.
+
+    Raises: UsageError.
+    """
+    for rule in rules.rules:
+        if rule_id in (rule.ref.id, rule.name):
+            return _explained_rule(rule, events)
+    for correlation in rules.correlations:
+        if rule_id in (correlation.ref.id, correlation.name):
+            return _explained_windows(rules, correlation.ref, events)
+    raise UsageError(f"no rule has the id {rule_id!r}", hint="see `breachwatch rules list`")
+
+
+def _explained_rule(rule: Rule, events: Iterable[Event]) -> Iterator[Explanation]:
     for event in events:
         yield Explanation(
-            rule=rule,
+            rule=rule.ref,
             event=event,
+            wanted=rule.logsource,
             source_fits=applies(rule.logsource, event.logsource),
             steps=tuple(explain(rule.condition, event)),
         )
+
+
+def _explained_windows(rules: RuleSet, ref: RuleRef, events: Iterable[Event]) -> Iterator[Explanation]:
+    detector = Detector(
+        RuleSet(
+            rules=tuple(replace(rule, emits=True) for rule in rules.rules),
+            correlations=tuple(replace(one, emits=True) for one in rules.correlations),
+        )
+    )
+    correlator = detector.correlator(ref.id)
+    for event in events:
+        found = detector.feed(event)
+        fired = any(match.rule.id == ref.id for match in found)
+        for match in found:
+            if match.rule.id in correlator.definition.rules:
+                read = as_event(match)
+                steps = explain_window(correlator, match.rule.title, match.rule.id, read, fired=fired)
+                yield Explanation(rule=ref, event=event, wanted=event.logsource, source_fits=True, steps=tuple(steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,27 +131,32 @@ def explain(
     limit: int,
     as_json: bool,
 ) -> int:
-    """Why each line of a file matches a rule or does not, condition by condition. Exit code 1 when none matches."""
+    """Why each line of a file matches a rule or does not, condition by condition.
+
+    Of a correlation: how its window stands after each match that it counts. Exit code 1 when none matches.
+    """
     from breachwatch.app.rule_study import events_in, explained
     from breachwatch.detect.reach import described
 
-    matched = False
+    matched = any_read = False
     for one in islice(explained(rules_for(config, folders), rule_id, events_in(paths, log_format)), limit):
-        matched = matched or one.matches
+        matched, any_read = matched or one.matches, True
         if as_json:
             steps = [{"depth": step.depth, "holds": step.holds, "text": step.text, "found": step.found}
                      for step in one.steps]  # fmt: skip
-            print_json({"kind": "explanation", "rule.id": one.rule.ref.id, "matches": one.matches,
+            print_json({"kind": "explanation", "rule.id": one.rule.id, "matches": one.matches,
                         "logsource_fits": one.source_fits, "log.offset": one.event.fields.get("log.offset"),
                         "steps": steps})  # fmt: skip
             continue
         click.echo(f"{'MATCH   ' if one.matches else 'no match'} {safe(one.event.raw, 160)}")
         if not one.source_fits:
-            given, wanted = described(one.event.logsource), described(one.rule.logsource)
+            given, wanted = described(one.event.logsource), described(one.wanted)
             click.echo(f"  - log source: the event is of {safe(given, 160)}; the rule asks for {safe(wanted, 160)}")
         for step in one.steps:
             found = f"   [{safe(step.found, 200)}]" if step.found else ""
             click.echo(f"  {'  ' * step.depth}{'+' if step.holds else '-'} {safe(step.text, 160)}{found}")
+    if not any_read and not as_json:
+        click.echo("nothing to explain: no event that it reads")
     return 0 if matched else 1
 
 

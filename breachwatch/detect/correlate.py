@@ -23,7 +23,7 @@ from operator import attrgetter
 import msgspec
 
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or
-from breachwatch.detect.values import as_number, as_text, values_of
+from breachwatch.detect.values import as_number, as_text, is_there, values_of
 from breachwatch.model import Event, Window
 
 LATENESS_S = 3_600
@@ -92,6 +92,20 @@ class Firing:
     group: Mapping[str, str]
     window: Window
     event_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A group's window that ends with one event, for explanations."""
+
+    group: Mapping[str, str]
+    missing: tuple[str, ...]
+    """Group-by fields that the event lacks: it is not counted."""
+    figure: float
+    is_enough: bool
+    """The window satisfies the condition."""
+    told: datetime | None
+    """End of the window near it that was told of."""
 
 
 def group_bound(definition: Correlation) -> int:
@@ -234,25 +248,47 @@ class Correlator:
                 return window
         return None
 
-    def _satisfied(self, window: list[Seen]) -> bool:  # noqa: PLR0911  # one return per type of correlation
+    def _satisfied(self, window: list[Seen]) -> bool:
         definition = self.definition
-        kind = definition.type
+        if definition.type == "temporal" and definition.expression is not None:
+            return _holds(definition.expression, {definition.rules[seen.rule] for seen in window})
+        return definition.compare(self._figure(window))
+
+    def _figure(self, window: list[Seen]) -> float:
+        """What the condition is about."""
+        kind = self.definition.type
         if kind == "event_count":
-            return definition.compare(len(window))
+            return len(window)
         if kind == "value_count":
-            return definition.compare(len({seen.value for seen in window}))
+            return len({seen.value for seen in window})
         if kind == "temporal":
-            present = {definition.rules[seen.rule] for seen in window}
-            if definition.expression is not None:
-                return _holds(definition.expression, present)
-            return definition.compare(len(present))
+            return len({seen.rule for seen in window})
         if kind == "temporal_ordered":
-            return definition.compare(_longest_chain(window, definition.rules))
-        if kind == "value_sum":
-            return definition.compare(_total(window))
-        if kind == "value_avg":
-            return definition.compare(_total(window) / len(window))
-        return definition.compare(_percentile(sorted(seen.number for seen in window), definition.percentile))
+            return _longest_chain(window, self.definition.rules)
+        if kind in {"value_percentile", "value_median"}:
+            return _percentile(sorted(seen.number for seen in window), self.definition.percentile)
+        return _total(window) / (len(window) if kind == "value_avg" else 1)
+
+    def standing(self, rule_id: str, event: Event) -> Standing:
+        """Where the windows stand after a match was fed: of the one that ends with it."""
+        reads = self._reads.get(rule_id) or self._reading(rule_id)
+        key = self._key(reads, event)
+        missing = () if key is not None else tuple(name for name, also in reads.key if not is_there(event, name, also))
+        group = None if key is None else self._groups.get(key)
+        if key is None or group is None:
+            return Standing(group={}, missing=missing, figure=0.0, is_enough=False, told=None)
+        at = _at_us(event.at_utc)
+        start = bisect_left(group.events, at - self._span_us, key=_time)
+        window = group.events[start : bisect_right(group.events, at, key=_time)]
+        near = bisect_left(group.fired, at - self._span_us)
+        told = group.fired[near] if near < len(group.fired) and group.fired[near] <= at + self._span_us else None
+        return Standing(
+            group=dict(zip(self.definition.group_by, key, strict=True)),
+            missing=(),
+            figure=self._figure(window) if window else 0.0,
+            is_enough=bool(window) and self._satisfied(window),
+            told=None if told is None else _moment(told),
+        )
 
     def _firing(self, key: tuple[str, ...], window: list[Seen]) -> Firing:
         group = dict(zip(self.definition.group_by, key, strict=True))

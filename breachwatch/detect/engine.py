@@ -47,6 +47,10 @@ class Detector:
         """Events that came later than windows are kept for."""
         return sum(correlator.late for correlator in self._correlators.values())
 
+    def correlator(self, rule_id: str) -> Correlator:
+        """The windows of a correlation. Raises: KeyError."""
+        return self._correlators[rule_id]
+
     def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
         """What this event makes match: rules first, then correlations in the order of their references.
 
@@ -124,7 +128,7 @@ class Detector:
             match = _correlation_match(correlator, firing, event)
             if definition.emits:
                 found.append(match)
-            self._correlate(definition.ref.id, _as_event(match, firing), found)
+            self._correlate(definition.ref.id, as_event(match), found)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
@@ -167,11 +171,13 @@ def _match_id(*parts: str) -> str:
     return blake2b("\0".join(parts).encode(), digest_size=16).hexdigest()
 
 
-def _as_event(match: Match, firing: Firing) -> Event:
-    """A window that fired, for correlations that read it: known by its group, at the time at which it ends."""
-    event = match.event
-    fields = {**event.fields, **firing.group}
-    return Event(id=match.id, at_utc=firing.window.last, logsource=event.logsource, fields=fields, raw=event.raw)
+def as_event(match: Match) -> Event:
+    """What correlations read of a match: of a window its group, at the time at which it ends."""
+    event, window = match.event, match.window
+    if window is None:
+        return event
+    fields = {**event.fields, **match.group}
+    return Event(id=match.id, at_utc=window.last, logsource=event.logsource, fields=fields, raw=event.raw)
 
 
 def _correlation_match(correlator: Correlator, firing: Firing, event: Event) -> Match:

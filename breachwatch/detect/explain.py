@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 
+from breachwatch.detect.correlate import Correlator
 from breachwatch.detect.reference import holds, searched_texts
 from breachwatch.detect.rule import (
     And,
     Condition,
+    Correlation,
     Exists,
     FieldReference,
     FieldTest,
@@ -49,6 +51,36 @@ def explain(condition: Condition, event: Event) -> list[Step]:
     if len(steps) > MAX_PARTS:
         steps[MAX_PARTS:] = [Step(depth=0, holds=steps[0].holds, text=f"(cut after {MAX_PARTS} conditions)")]
     return steps
+
+
+def explain_window(correlator: Correlator, rule_title: str, rule_id: str, event: Event, *, fired: bool) -> list[Step]:
+    """What a correlation made of one match of a rule that it reads, after it was fed."""
+    definition = correlator.definition
+    standing = correlator.standing(rule_id, event)
+    steps = [
+        Step(depth=0, holds=fired, text=f"{definition.type} over {definition.timespan_s:g} s"),
+        Step(depth=1, holds=True, text=f"rule {rule_title}"),
+    ]
+    if standing.missing or (definition.group_by and not standing.group):
+        lacking = ", ".join(standing.missing) or "a value to group or count by"
+        return [*steps, Step(depth=1, holds=False, text="counted", found=f"the event lacks {lacking}")]
+    if standing.group:
+        shown = ", ".join(f"{name} = {_shown(value)}" for name, value in standing.group.items())
+        steps.append(Step(depth=1, holds=True, text=f"group by {', '.join(definition.group_by)}", found=shown))
+    steps.append(
+        Step(depth=1, holds=standing.is_enough, text=_wanted(definition), found=f"{standing.figure:g} up to this event")
+    )
+    if standing.told is not None and not fired:
+        told = f"the window that ended at {standing.told.isoformat()} was"
+        steps.append(Step(depth=1, holds=False, text="not told of yet", found=told))
+    return steps
+
+
+def _wanted(definition: Correlation) -> str:
+    if definition.expression is not None:
+        return "the condition over its rules"
+    about = f" of {', '.join(definition.fields)}" if definition.fields else ""
+    return f"{definition.type}{about} {' and '.join(f'{op} {limit:g}' for op, limit in definition.bounds)}"
 
 
 def _steps(condition: Condition, event: Event, depth: int) -> Iterator[Step]:

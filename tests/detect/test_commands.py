@@ -83,6 +83,90 @@ def test_explain_shows_the_text_that_holds_a_keyword_and_both_log_sources(folder
     assert code == 1
 
 
+WINDOWS = """
+title: Login failed
+id: 22222222-2222-4222-8222-222222222221
+name: failed
+logsource: {product: linux}
+detection: {s: {a: failed}, condition: s}
+---
+title: Three failures
+id: 22222222-2222-4222-8222-222222222222
+name: three
+correlation: {type: event_count, rules: [failed], group-by: [ip], timespan: 1m, condition: {gte: 3}}
+---
+title: Two names
+id: 22222222-2222-4222-8222-222222222223
+correlation: {type: value_count, rules: [failed], group-by: [ip], timespan: 1m, condition: {field: user, gte: 2}}
+---
+title: Again and again
+id: 22222222-2222-4222-8222-222222222224
+correlation: {type: event_count, rules: [three], group-by: [ip], timespan: 1h, condition: {gte: 2}}
+"""
+
+
+def explained_windows(folder: Path, name: str, *records: dict[str, str]) -> tuple[int, list[tuple[bool, list[str]]]]:
+    (folder / "rules" / "windows.yml").write_text(WINDOWS)
+    lines = [json.dumps({"product": "linux", "a": "failed", **record}) + "\n" for record in records]
+    (folder / "logins.jsonl").write_text("".join(lines))
+    code, out = run(folder, "rules", "explain", name, "logins.jsonl", "--rules", "rules", "--format", "json", "--json")
+    told = [json.loads(line) for line in out.splitlines()]
+    return code, [
+        (one["matches"], [f"{'+' if step['holds'] else '-'} {step['text']}: {step['found']}" for step in one["steps"]])
+        for one in told
+    ]
+
+
+def at(minute: int, second: int) -> str:
+    return f"2026-02-03T04:{minute:02}:{second:02}Z"
+
+
+def test_explain_says_how_a_window_stands_after_each_match(folder):
+    records = [
+        {"time": at(0, 0), "ip": "203.0.113.7"},
+        {"time": at(0, 1)},
+        {"time": at(0, 2), "ip": "203.0.113.7", "a": "accepted"},
+        {"time": at(0, 3), "ip": "203.0.113.8"},
+        {"time": at(0, 30), "ip": "203.0.113.7"},
+        {"time": at(1, 0), "ip": "203.0.113.7"},
+        {"time": at(1, 1), "ip": "203.0.113.7"},
+    ]
+    code, told = explained_windows(folder, "three", *records)
+    assert code == 0
+    assert [matches for matches, _ in told] == [False, False, False, False, True, False]
+    assert told[1][1][-1] == "- counted: the event lacks ip"
+    assert told[2][1][2:] == ["+ group by ip: ip = '203.0.113.8'", "- event_count gte 3: 1 up to this event"]
+    assert told[4][1] == [
+        "+ event_count over 60 s: ", "+ rule Login failed: ", "+ group by ip: ip = '203.0.113.7'",
+        "+ event_count gte 3: 3 up to this event",
+    ]  # fmt: skip
+    assert told[5][1][-1] == "- not told of yet: the window that ended at 2026-02-03T04:01:00+00:00 was"
+
+
+def test_explain_names_what_is_counted_and_follows_chains(folder):
+    people = [{"time": at(0, second), "ip": "203.0.113.7", "user": name} for second, name in enumerate("aab")]
+    code, told = explained_windows(folder, WINDOWS.split("id: ")[3].split(maxsplit=1)[0], *people)
+    assert [steps[-1] for _, steps in told] == [
+        "- value_count of user gte 2: 1 up to this event",
+        "- value_count of user gte 2: 1 up to this event",
+        "+ value_count of user gte 2: 2 up to this event",
+    ]
+    bursts = [{"time": at(minute, second), "ip": "203.0.113.7"} for minute in (0, 10) for second in range(3)]
+    code, told = explained_windows(folder, WINDOWS.split("id: ")[4].split(maxsplit=1)[0], *bursts)
+    assert code == 0
+    assert [(matches, steps[1]) for matches, steps in told] == [
+        (False, "+ rule Three failures: "), (True, "+ rule Three failures: ")
+    ]  # fmt: skip
+
+
+def test_explain_says_when_no_line_is_read_by_a_correlation(folder):
+    (folder / "rules" / "windows.yml").write_text(WINDOWS)
+    (folder / "none.jsonl").write_text('{"product": "linux", "a": "accepted"}\n')
+    code, out = run(folder, "rules", "explain", "three", "none.jsonl", "--rules", "rules", "--format", "json")
+    assert code == 1
+    assert out == "nothing to explain: no event that it reads\n"
+
+
 def test_verify_compares_on_events_and_refuses_to_compare_on_none(folder):
     arguments = ("rules", "verify", "--rules", "rules", "--format", "json", "--any-logsource", "--json")
     code, out = run(folder, *arguments, "events.jsonl")
