@@ -321,6 +321,16 @@ def test_lines_that_are_skipped_leave_the_parser_as_if_it_had_read_them():
     assert answered("syslog", And((rule, contains("repeated", "message"))), said % 1, other, again) == []
 
 
+@pytest.mark.parametrize("line", [b"", b"x", b"y" * 67, b"z" * 68, b"w" * 200, b"v" * 5_000])
+@pytest.mark.parametrize("repeat", [1, 59, 61, 500])
+def test_lines_are_counted_the_same_however_long_they_are(line, repeat):
+    rules = RuleSet()
+    work = pipeline(rules, any_logsource=True, prefilter=True)
+    data = (line + b"\n") * repeat + b"last\n"
+    list(work.matches(Block(source="x", data=data, generation="g"), SourceFormat(format="syslog")))
+    assert work.lines == repeat + 1
+
+
 def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
     class Blind(Selector):
         """Looks for nothing."""
