@@ -215,19 +215,23 @@ class IncidentBook:
 
     def add(self, match: Match) -> bool:
         """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
-        if match.id in self._seen:
+        seen = self._seen
+        if match.id in seen:
             return False
         keys = match_keys(match)
         first, last = _span(match)
         growing = self._joined(keys, first, last, match.rule.within_s)
         if growing is not None:
             growing.absorb(match, keys, first, last)
+            if len(keys) == 1:  # found by it: it is indexed
+                seen.add(match.id)
+                return True
         elif match.rule.opens_incident:
             growing = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
             self._incidents[growing.id] = growing
         else:
             return False
-        self._seen.add(match.id)
+        seen.add(match.id)
         self._index(growing, keys)
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 import msgspec
 
@@ -78,7 +79,10 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        if not isinstance(record.get("host"), str) and flat(record, "host.name") is None:
+        host = record.get("host")
+        if host is None and "host.name" not in record:
+            fields["host.name"] = context.host
+        elif not isinstance(host, str) and flat(record, "host.name") is None:
             fields["host.name"] = context.host
         return new_event(event_id(line, context.host), at_utc, logsource_of(record), fields, text)
 
@@ -153,15 +157,21 @@ def epoch_time(value: float) -> datetime | None:
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
-    dataset = flat(record, "event.dataset")
-    if isinstance(dataset, str) and dataset:
-        known = DATASETS.get(dataset)
-        if known is not None:
-            return known
-        product, _, service = dataset[:MAX_NAME].partition(".")
-        return LogSource(product, "", service)
-    return LogSource(*(_name(record.get(part)) for part in LOGSOURCE_FIELDS))
+    if "event.dataset" in record or "event" in record:
+        dataset = flat(record, "event.dataset")
+        if isinstance(dataset, str) and dataset:
+            known = DATASETS.get(dataset)
+            if known is not None:
+                return known
+            product, _, service = dataset[:MAX_NAME].partition(".")
+            return LogSource(product, "", service)
+    return _logsource(*map(_name, map(record.get, LOGSOURCE_FIELDS)))
 
 
 def _name(value: FieldValue) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
+
+
+@lru_cache(maxsize=1_024)
+def _logsource(product: str, category: str, service: str) -> LogSource:
+    return LogSource(product, category, service)
