@@ -13,9 +13,7 @@ from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
 from breachwatch.model import Event, LogSource, Match, RuleRef
-from breachwatch.model.quick import quick
 
-_match = quick(Match)
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
 
 
@@ -158,7 +156,7 @@ def _rule_match(ref: RuleRef, event: Event) -> Match:
     """The match of a rule alone."""
     digest = _seed(ref.id).copy()
     digest.update(event.id.encode())
-    return _match(id=digest.hexdigest(), rule=ref, event=event, group={}, event_ids=(event.id,))
+    return Match(id=digest.hexdigest(), rule=ref, event=event, group={}, event_ids=(event.id,))
 
 
 @lru_cache(maxsize=4096)

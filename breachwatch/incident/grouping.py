@@ -12,7 +12,6 @@ from datetime import datetime
 from hashlib import blake2b
 
 from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity
-from breachwatch.model.quick import quick
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -96,7 +95,6 @@ def absorb(incident: Incident, match: Match) -> Incident:
 
 
 _NO_ENTITIES: dict[str, tuple[str, ...]] = dict.fromkeys(ENTITY_FIELDS, ())
-_incident = quick(Incident)
 
 
 class _Growing:
@@ -180,7 +178,7 @@ class _Growing:
 
     def incident(self) -> Incident:
         """The incident as it is now, open; a scan may open one for every match."""
-        return _incident(
+        return Incident(
             id=self.id, title=self.title, severity=self.severity, opened_at=self.opened_at, first_seen=self.first,
             last_seen=self.last, count=self.count, rules=tuple(self.rules), keys=frozenset(self.keys),
             entities=self._entities(),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 if TYPE_CHECKING:
     FieldValue = str | int | float | bool | None | Sequence["FieldValue"] | Mapping[str, "FieldValue"]
@@ -14,8 +15,7 @@ else:
 """What a field may hold. Nested mappings and lists only come from JSON input."""
 
 
-@dataclass(frozen=True, slots=True)
-class LogSource:
+class LogSource(msgspec.Struct, frozen=True):
     """Sigma's log source: what kind of thing made the event. An empty part means not known."""
 
     product: str = ""
@@ -23,8 +23,7 @@ class LogSource:
     service: str = ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """One thing that happened, as fields.
 
     `id` comes from content (source generation, offset, line), so reading twice never makes two.

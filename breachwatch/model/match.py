@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from breachwatch.model.event import Event
 
@@ -28,8 +29,7 @@ class Level(StrEnum):
 _RANKS = {level: rank for rank, level in enumerate(Level)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleRef:
+class RuleRef(msgspec.Struct, frozen=True, kw_only=True):
     """What of a rule travels with its matches."""
 
     id: str
@@ -45,8 +45,7 @@ class RuleRef:
     """False: the rule only adds to an incident that another rule opened, or feeds a correlation."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
+class Window(msgspec.Struct, frozen=True, kw_only=True):
     """The events a correlation counted."""
 
     first: datetime
@@ -54,15 +53,14 @@ class Window:
     count: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Match:
+class Match(msgspec.Struct, frozen=True, kw_only=True):
     """`event` made `rule` match; for a correlation it is the event that completed the window."""
 
     id: str
     """Derived from rule id and event ids: the same evidence always gives the same id."""
     rule: RuleRef
     event: Event
-    group: Mapping[str, str] = field(default_factory=dict)
+    group: Mapping[str, str] = msgspec.field(default_factory=dict)
     """Correlations: group-by field to value."""
     window: Window | None = None
     event_ids: tuple[str, ...] = ()

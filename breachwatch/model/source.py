@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import datetime
 
+import msgspec
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawLine:
+
+class RawLine(msgspec.Struct, frozen=True, kw_only=True):
     """One line of a source, without its line end, never decoded.
 
     `offset` is the byte offset of its first byte in the (unpacked) file of this `generation`; for the journal the
@@ -30,8 +31,7 @@ class RawLine:
     """`address:port` of who sent it, for lines from the network; `offset` then only counts."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
+class Block(msgspec.Struct, frozen=True, kw_only=True):
     """Consecutive whole lines as they lie in the (unpacked) file: what a prefilter scans at once.
 
     A source gives ordinary lines as blocks and whatever needs a word of its own (cut, partial, undecodable) as RawLine.

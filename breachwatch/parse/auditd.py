@@ -14,7 +14,7 @@ from breachwatch.model import Event, FieldValue, RawLine
 from breachwatch.parse.audit_ecs import AUDITD, ecs_fields
 from breachwatch.parse.auditrecord import AuditRecord, read_record
 from breachwatch.parse.context import ParseContext
-from breachwatch.parse.event import MAX_LINE_BYTES, event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.event import MAX_LINE_BYTES, event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.memory import Memory
 
 PARTS = frozenset({
@@ -161,4 +161,6 @@ def _event(
     if flags:
         fields["log.flags"] = flags
     logsource = ecs_fields(records, fields)
-    return new_event(event_id(lines[0], context.host), records[0].at_utc, logsource, fields, raw)
+    return Event(
+        id=event_id(lines[0], context.host), at_utc=records[0].at_utc, logsource=logsource, fields=fields, raw=raw
+    )

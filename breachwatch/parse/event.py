@@ -7,7 +7,6 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING
 
 from breachwatch.model import Event, FieldValue, LogSource, RawLine
-from breachwatch.model.quick import quick
 from breachwatch.parse.context import ParseContext
 
 if TYPE_CHECKING:
@@ -21,13 +20,6 @@ EVENT_ID_BYTES = 16
 
 JOURNAL_SOURCE = "journal"
 """The `source` of lines that have no file."""
-
-_event = quick(Event)
-
-
-def new_event(identity: str, at_utc: datetime, logsource: LogSource, fields: dict[str, FieldValue], raw: str) -> Event:
-    """An Event, as its constructor makes it."""
-    return _event(id=identity, at_utc=at_utc, logsource=logsource, fields=fields, raw=raw)
 
 
 @lru_cache(maxsize=1024)
@@ -75,4 +67,10 @@ def unparsable(
     fields = line_fields(line, context.host, text)
     fields["event.kind"] = "pipeline_error"
     fields["error.message"] = reason
-    return new_event(event_id(line, context.host), at_utc or context.reference_utc, logsource, fields, text)
+    return Event(
+        id=event_id(line, context.host),
+        at_utc=at_utc or context.reference_utc,
+        logsource=logsource,
+        fields=fields,
+        raw=text,
+    )

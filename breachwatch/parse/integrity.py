@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 
 from breachwatch.model import Event, FieldValue, FileChange, FileRecord, Gap, LogSource
-from breachwatch.parse.event import EVENT_ID_BYTES, JOURNAL_SOURCE, new_event, visible_text
+from breachwatch.parse.event import EVENT_ID_BYTES, JOURNAL_SOURCE, visible_text
 
 FILE_EVENT = LogSource("linux", "file_event", "")
 LOG_INTEGRITY = LogSource("linux", "log_integrity", "")
@@ -55,7 +55,7 @@ def event_from_change(change: FileChange, *, host: str) -> Event:
     if not any(states) and change.writer is not None:
         states = str(change.writer.pid), change.seen_at.isoformat()  # of a process, not of a file
     identity = _identity("change", host, path, change.action, changed, *states)
-    return new_event(identity, change.seen_at, FILE_EVENT, fields, str(fields["message"]))
+    return Event(id=identity, at_utc=change.seen_at, logsource=FILE_EVENT, fields=fields, raw=str(fields["message"]))
 
 
 def _reasons(fields: Fields, change: FileChange) -> None:
@@ -141,4 +141,10 @@ def event_from_gap(gap: Gap, *, host: str) -> Event:
         fields["file.name"] = gap.source.rpartition("/")[2]
     if gap.lost_bytes is not None:
         fields["integrity.lost_bytes"] = gap.lost_bytes
-    return new_event(_identity("gap", host, *identity_of(gap)), gap.at_utc, LOG_INTEGRITY, fields, message)
+    return Event(
+        id=_identity("gap", host, *identity_of(gap)),
+        at_utc=gap.at_utc,
+        logsource=LOG_INTEGRITY,
+        fields=fields,
+        raw=message,
+    )

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from breachwatch.model import Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
-from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.jsonlines import decoded_record, epoch_time
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.programs import PROGRAMS, SYSLOG, Fields, read_any
@@ -57,7 +57,15 @@ class JournalParser:
         tag = _text(record.get("SYSLOG_IDENTIFIER")) or _text(record.get("_COMM"))
         pid = _text(record.get("SYSLOG_PID")) or _text(record.get("_PID"))
         fields, logsource = self._fields(line, (host, tag[:128], pid, message), record)
-        return (new_event(event_id(line, host), at_utc, logsource, fields, f"{tag}[{pid}]: {message}"),)
+        return (
+            Event(
+                id=event_id(line, host),
+                at_utc=at_utc,
+                logsource=logsource,
+                fields=fields,
+                raw=f"{tag}[{pid}]: {message}",
+            ),
+        )
 
     def _fields(self, line: RawLine, said: tuple[str, str, str, str], record: Fields) -> tuple[Fields, LogSource]:
         host, tag, pid, message = said

@@ -10,7 +10,7 @@ import msgspec
 
 from breachwatch.model import Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
-from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, event_id, new_event, unparsable, visible_text
+from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, event_id, unparsable, visible_text
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import iso
 
@@ -80,11 +80,13 @@ class JsonParser:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
         host = record.get("host")
-        if host is None and "host.name" not in record:
+        if (host is None and "host.name" not in record) or (
+            not isinstance(host, str) and flat(record, "host.name") is None
+        ):
             fields["host.name"] = context.host
-        elif not isinstance(host, str) and flat(record, "host.name") is None:
-            fields["host.name"] = context.host
-        return new_event(event_id(line, context.host), at_utc, logsource_of(record), fields, text)
+        return Event(
+            id=event_id(line, context.host), at_utc=at_utc, logsource=logsource_of(record), fields=fields, raw=text
+        )
 
 
 def decoded_record(data: bytes) -> Fields | str:

@@ -10,15 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breachwatch.model import Block, RawLine
-from breachwatch.model.quick import quick
 from breachwatch.parse.context import ParseContext, Parser
 from breachwatch.parse.memory import Saved
 from breachwatch.parse.rawform import may_tell_time
 
 STEPS = (1, 16)
 """How many of the last lines are tried before all are read."""
-
-_raw_line = quick(RawLine)
 
 
 class _Needed(Exception):  # noqa: N818  # no error: it ends a try, and never leaves this module
@@ -73,7 +70,7 @@ def lines_of(block: Block, start: int, stop: int) -> Iterator[RawLine]:
 def line_of(block: Block, start: int, end: int) -> RawLine:
     """The line of a block that begins at `start` and whose line feed is the byte before `end`."""
     data = block.data[start : end - 1]
-    return _raw_line(
+    return RawLine(
         source=block.source, data=data.removesuffix(b"\r"), offset=block.offset + start, generation=block.generation,
         length_bytes=end - 1 - start,
     )  # fmt: skip

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from breachwatch.model import Event, LogSource, RawLine
 from breachwatch.parse.context import ParseContext
-from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.memory import Memory, Said
 from breachwatch.parse.pam import read_pam
 from breachwatch.parse.programs import PROGRAMS, SYSLOG, Fields, Reader, old_pam_tag, read_any, reader_for
@@ -153,7 +153,7 @@ class SyslogParser:
             fields["log.syslog.priority"] = number
         if severity is not None:
             fields["log.level"] = severity
-        return (new_event(event_id(line, host), at_utc, logsource, fields, text),)
+        return (Event(id=event_id(line, host), at_utc=at_utc, logsource=logsource, fields=fields, raw=text),)
 
     def message_fields(
         self, line: RawLine, host: str, tag: str, pid: str | None, message: str
@@ -195,7 +195,9 @@ class SyslogParser:
         for ordinal in range(min(int(found[1]), MAX_REPEATS)):
             fields, logsource = self.message_fields(line, host, tag, pid, inner)
             fields["message"] = message
-            events.append(new_event(event_id(line, host, ordinal), at_utc, logsource, fields, text))
+            events.append(
+                Event(id=event_id(line, host, ordinal), at_utc=at_utc, logsource=logsource, fields=fields, raw=text)
+            )
         return events
 
     def _read_5424(

@@ -11,7 +11,7 @@ from breachwatch.model import Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.address import ip_of, set_source
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.encoding import fully_decoded, percent_decoded
-from breachwatch.parse.event import event_id, line_fields, new_event, unparsable, visible_text
+from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import AccessClock
 from breachwatch.parse.weberror import WebErrorReader
@@ -112,7 +112,11 @@ class WebParser:
                     fields["user_agent.original"] = agent
                 if rest:
                     forwarded_fields(fields, rest)
-                return (new_event(event_id(line, context.host), at_utc, self._access, fields, text),)
+                return (
+                    Event(
+                        id=event_id(line, context.host), at_utc=at_utc, logsource=self._access, fields=fields, raw=text
+                    ),
+                )
         return self._read_slowly(text, line, context)
 
     def _read_slowly(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
@@ -126,7 +130,7 @@ class WebParser:
         if at_utc is None:
             return None
         self.memory.note(at_utc)
-        return (new_event(event_id(line, context.host), at_utc, logsource, fields, text),)
+        return (Event(id=event_id(line, context.host), at_utc=at_utc, logsource=logsource, fields=fields, raw=text),)
 
 
 def access_fields(text: str, fields: Fields) -> str | None:
