@@ -135,6 +135,8 @@ def record_time(record: Mapping[str, FieldValue], context: ParseContext) -> date
     """The instant a record names, from text or epoch; None where it names none that can be."""
     for name in TIME_FIELDS:
         value = record.get(name)
+        if value is None:
+            continue
         if isinstance(value, str):
             moment = iso(value[:64], context.tz)
         elif isinstance(value, int | float) and not isinstance(value, bool):
@@ -167,11 +169,11 @@ def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
                 return known
             product, _, service = dataset[:MAX_NAME].partition(".")
             return LogSource(product, "", service)
-    return _logsource(*map(_name, map(record.get, LOGSOURCE_FIELDS)))
-
-
-def _name(value: FieldValue) -> str:
-    return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
+    named = []
+    for part in LOGSOURCE_FIELDS:
+        value = record.get(part)
+        named.append(value if isinstance(value, str) and len(value) <= MAX_NAME else "")
+    return _logsource(*named)
 
 
 @lru_cache(maxsize=1_024)

@@ -36,12 +36,15 @@ class Skipped:
 
     def recall(self) -> None:
         """Leave the parser's memory as if it had read the lines."""
-        memory = self.parser.memory
+        memory, data = self.parser.memory, self.block.data
+        log_format = getattr(self.parser, "settled", None) or self.parser.format
         start = self.stop
         for count in STEPS:
-            start = _lines_back(self.block.data, start, self.start, count)
+            start = _lines_back(data, start, self.start, count)
             if start <= self.start:
                 break
+            if not may_tell_time(log_format, data, start, self.stop):
+                continue
             memory.forget(_unknown)
             try:
                 self._read(start)
@@ -50,8 +53,7 @@ class Skipped:
             if memory.is_whole:
                 return
         memory.restore(self.saved)
-        log_format = getattr(self.parser, "settled", None) or self.parser.format
-        if may_tell_time(log_format, self.block.data, self.start, self.stop):
+        if may_tell_time(log_format, data, self.start, self.stop):
             self._read(self.start)
 
     def _read(self, start: int) -> None:
