@@ -41,6 +41,9 @@ EXPRESSION_WORK = 7e-5
 MAX_EXPRESSIONS = 8
 """So many rules, the dearest, may be found by expressions."""
 
+MAX_EXPRESSION_BYTES = 2_048
+"""Longer ones are left to the guards: there is a length that a scanner refuses."""
+
 RARE = 1e-4
 """Cost of the words of a log source below which its rules are found by these alone."""
 
@@ -189,7 +192,8 @@ class _Extractor(Extractor):
         if found is None:
             found = super().options(leaf, negated=negated)
             expressions = self.expressions(leaf) if self._dear and not negated else NEVER
-            self._offered[key] = found = [*found, expressions] if expressions else found
+            is_short = all(len(one.data) <= MAX_EXPRESSION_BYTES for one in expressions)
+            self._offered[key] = found = [*found, expressions] if expressions and is_short else found
         return found
 
 

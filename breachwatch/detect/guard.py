@@ -14,6 +14,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from breachwatch.detect.prefilter import beginning
 from breachwatch.detect.rule import And, Condition, Not, Or, Rule
 from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
 from breachwatch.model.rawform import RawForm
@@ -308,7 +309,8 @@ class _Writer:
         import ahocorasick_rs
 
         if literals not in self._names:
-            self._names[literals] = self.constant(ahocorasick_rs.BytesAhoCorasick(literals).find_matches_as_indexes)
+            automaton = ahocorasick_rs.BytesAhoCorasick(sorted(set(map(beginning, literals))))
+            self._names[literals] = self.constant(automaton.find_matches_as_indexes)
         return f"{self._names[literals]}(b)"
 
     def _value(self, data: bytes) -> str:

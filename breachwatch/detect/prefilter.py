@@ -14,6 +14,9 @@ from typing import Any, Protocol
 from breachwatch.detect.witness import Pattern
 from breachwatch.errors import RuleError
 
+MAX_LITERAL = 256
+"""Longer literals are searched by their beginning: Hyperscan refuses very long ones, Aho-Corasick takes minutes."""
+
 Hits = list[tuple[int, int]]
 """(offset behind the last byte of a hit, number of the pattern), in any order."""
 
@@ -32,6 +35,11 @@ class Scanner(Protocol):
 
 class StaleError(RuleError):
     """A saved scanner is of another machine or version, or damaged."""
+
+
+def beginning(data: bytes) -> bytes:
+    """What is searched for a literal: it stands wherever the literal does."""
+    return data[:MAX_LITERAL]
 
 
 def backend() -> str:
@@ -103,7 +111,7 @@ def _compiled(patterns: Sequence[Pattern], numbers: Sequence[int]) -> Any:
     flags = hyperscan.HS_FLAG_CASELESS | (hyperscan.HS_FLAG_MULTILINE if is_regex else 0)
     database = hyperscan.Database(mode=hyperscan.HS_MODE_BLOCK)
     database.compile(
-        expressions=[patterns[number].data for number in numbers],
+        expressions=[patterns[number].data if is_regex else beginning(patterns[number].data) for number in numbers],
         ids=list(numbers),
         elements=len(numbers),
         flags=[flags] * len(numbers),
@@ -139,7 +147,7 @@ class AhoCorasickScanner:
         self._find: Callable[..., list[tuple[int, int, int]]] | None = None
         if self._literals:
             automaton = ahocorasick_rs.BytesAhoCorasick(
-                [patterns[number].data for number in self._literals],
+                [beginning(patterns[number].data) for number in self._literals],
                 matchkind=ahocorasick_rs.MatchKind.Standard,
             )
             self._find = automaton.find_matches_as_indexes

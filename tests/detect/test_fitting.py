@@ -22,7 +22,7 @@ from breachwatch.detect.rule import And, Condition, FieldTest, Rule
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.stored import StoredPlan, restored, restored_plan, stored, stored_plan
-from breachwatch.detect.values import ANY, Text
+from breachwatch.detect.values import ANY, Scalar, Text
 from breachwatch.detect.witness import Pattern
 from breachwatch.model import Block, Level, LogSource, RuleRef
 from breachwatch.parse.rawform import FORMS
@@ -155,6 +155,28 @@ def test_sources_of_one_form_and_several_scopes_keep_what_each_has_made(monkeypa
         for scope in (Scope(any_logsource=True), Scope(LogSource("linux"))):
             assert chosen.candidates(FORMS["json"], scope, data)
     assert 0 < len(made) <= 8
+
+
+def number_at(name: str) -> FieldTest:
+    return FieldTest(name, Scalar("33", False), "")
+
+
+def test_a_rule_whose_literals_are_in_every_line_is_found_by_an_expression(compiled):
+    """One for which there is none, or only one that a scanner would refuse, stays with its literals."""
+    long = "n" * 60_000
+    rules = rules_of(number_at("F"), And((number_at("G"), has("omega"))), number_at(long))
+    filler = b'{"F":%d,"G":33,"n":"alpha"}\n'
+    lines = (
+        b"".join(filler % number for number in range(100, 700)) + b'{"F":33}\n{"F":"33","n":1}\n{"G":33,"H":"omega"}\n'
+    )
+    chosen = Selector(rules)
+    data = [Block(source="/var/log/x", data=lines, generation="g")]
+    work = checked(chosen, data, rules)
+    assert work.candidates == 3
+    plan = chosen.plan(FORMS["json"], Scope(any_logsource=True))
+    assert [pattern.is_regex for pattern in plan.witnesses[0] or ()] == [True]
+    assert [pattern.is_regex for pattern in plan.witnesses[1] or ()] == [False]
+    assert len(compiled) == 2
 
 
 def test_rules_that_were_replaced_leave_no_plan_behind():

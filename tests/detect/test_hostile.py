@@ -11,11 +11,14 @@ from typing import Any
 
 import pytest
 
+from breachwatch.app.pipeline import SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import RuleSet, RuleText, load_rules
 from breachwatch.detect.reference import matches
-from breachwatch.model import Event, LogSource
+from breachwatch.detect.selector import Selector
+from breachwatch.model import Block, Event, LogSource
 from tests.detect.sigma import events_of, loaded, rule_text
+from tests.detect.test_engine import found_in, pipeline
 from tests.detect.test_safety import CATASTROPHIC, EVERY_KIND, HEAD
 
 
@@ -87,6 +90,38 @@ def test_a_catastrophic_expression_answers_within_a_fifth_of_a_cpu_second(patter
 
 def event(fields: dict[str, Any], at: datetime = datetime(2026, 3, 1, tzinfo=UTC)) -> Event:
     return Event(id=f"{at}{len(fields)}", at_utc=at, logsource=LogSource("linux"), fields=fields)
+
+
+@pytest.mark.parametrize("library", ["hyperscan", "ahocorasick_rs"])
+@pytest.mark.parametrize("size", [255, 256, 257, 30_000])
+def test_rules_with_long_texts_are_searched_for_within_three_cpu_seconds(library, size):
+    """Hyperscan refuses literals of that length, and Aho-Corasick took minutes for one."""
+    pytest.importorskip(library)
+    texts = [chr(ord("a") + number) * size for number in range(9)]
+    rules = [
+        *(f"s:\n  f|contains: {text}\ncondition: s" for text in texts),
+        "s:\n  g: x\n  f|contains:\n" + "".join(f"    - {text}\n" for text in texts) + "condition: s",
+        f"s:\n  f: {texts[0]}b\ncondition: s",
+        f"s:\n  - {texts[1]}c\ncondition: s",
+        f"s:\n  ? {texts[2]}\n  : 33\ncondition: s",
+    ]
+    ids = (f"11111111-1111-4111-8111-{number:012}" for number in range(99))
+    found = loaded(*(rule_text(one, rule_id=name) for one, name in zip(rules, ids, strict=False)))
+    records = [
+        {"f": "nothing"}, {"f": texts[0]}, {"f": texts[0] + "b"}, {"f": texts[1][:-1]}, {"f": texts[1] + "c", "g": "x"},
+        {texts[2]: 33}, {texts[2] + "c": 33}, {"g": "x", "f": texts[8]},
+    ]  # fmt: skip
+    lines = "".join(json.dumps(record) + "\n" for record in records).encode()
+    data = [Block(source="x", data=b'{"g":"x"}\n' * 40 + lines * 20, generation="g")]
+    how = SourceFormat(format="json")
+    right = found_in(pipeline(found, any_logsource=True, prefilter=False), data, how)
+    assert len({rule for _, rule, *_ in right}) >= 7
+
+    def fast() -> None:
+        work = pipeline(found, any_logsource=True, prefilter=True, selector=Selector(found, library=library))
+        assert found_in(work, data, how) == right
+
+    assert cpu_s(fast) < 3
 
 
 HOSTILE_EVENTS = {
