@@ -27,6 +27,9 @@ HOT = 256
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
 
+MAX_QUICK = 10**18
+"""Whole numbers below this have one text, whatever reads them."""
+
 MISSING: Any = object()
 """Stands for a field that is not there."""
 
@@ -101,6 +104,8 @@ class _Fields(View):
                 if not name.startswith(OWN_PREFIXES):
                     if type(value) is str and len(value) <= MAX_VALUE:
                         texts.append(value)
+                    elif type(value) is int and -MAX_QUICK < value < MAX_QUICK:
+                        texts.append(str(value))
                     else:
                         texts.extend(all_texts(value))
         return texts
