@@ -145,7 +145,10 @@ class Selector:
         key = (form.name, scope)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = self._restored(form, scope) or self._fitted(form, scope, data)
+            found = self._restored(form, scope, is_slow=False)
+            if found is None and len(data) < FEW_BYTES:
+                found = self._restored(form, scope, is_slow=True)
+            found = self._plans[key] = found or self._fitted(form, scope, data)
             if found.is_slow:
                 found.collect(data, FEW_BYTES)
         elif found.is_slow:
@@ -202,8 +205,7 @@ class Selector:
         choice = self._choice(form, scope, sample[:SAMPLE_BYTES])
         is_slow = len(sample) < FEW_BYTES and self._fast_made != self._library
         found = self._running(form, scope, choice, is_slow=is_slow)
-        if not is_slow:
-            self._keep(form, scope, found)
+        self._keep(form, scope, found)
         return found
 
     def _refitted(self, form: RawForm, scope: Scope, old: _Running) -> _Running:
@@ -230,7 +232,7 @@ class Selector:
             form,
             scope,
             witnesses=choice.witnesses,
-            backend=self._fast_made if is_slow else self._library,
+            backend=self._backend(is_slow=is_slow),
         )
         return _Running(plan, choice.work_per_byte, FEW_WORK * choice.lines_per_byte, is_slow=is_slow)
 
@@ -241,25 +243,28 @@ class Selector:
         """Hash of the rules."""
         return sha256(msgspec.msgpack.encode(self._rules.rules)).hexdigest()
 
-    def _key(self, form: RawForm, scope: Scope) -> str:
-        return "\0".join((self._content, form.name, repr(scope), version(self._library)))
+    def _backend(self, *, is_slow: bool) -> str:
+        return self._fast_made if is_slow else self._library
+
+    def _key(self, form: RawForm, scope: Scope, *, is_slow: bool) -> str:
+        return "\0".join((self._content, form.name, repr(scope), version(self._backend(is_slow=is_slow))))
 
     def _keep(self, form: RawForm, scope: Scope, found: _Running) -> None:
-        if self._store is None or not (compiled := found.plan.compiled()):
-            return
-        saved = StoredPlan(dict(found.plan.witnesses), found.expected, found.few, compiled)
-        self._store.keep(self._key(form, scope), stored_plan(saved))
+        if self._store is not None:
+            saved = StoredPlan(dict(found.plan.witnesses), found.expected, found.few, found.plan.compiled())
+            self._store.keep(self._key(form, scope, is_slow=found.is_slow), stored_plan(saved))
 
-    def _restored(self, form: RawForm, scope: Scope) -> _Running | None:
+    def _restored(self, form: RawForm, scope: Scope, *, is_slow: bool) -> _Running | None:
         """The plan that an earlier start kept."""
-        data = None if self._store is None else self._store.load(self._key(form, scope))
+        data = None if self._store is None else self._store.load(self._key(form, scope, is_slow=is_slow))
         saved = None if data is None else restored_plan(data)
         rules = self._rules.rules
         if saved is None or list(saved.witnesses) != in_scope(rules, form, scope):
             return None
-        plan = Plan(rules, form, scope, witnesses=saved.witnesses, backend=self._library, compiled=saved.compiled)
+        backend = self._backend(is_slow=is_slow)
+        plan = Plan(rules, form, scope, witnesses=saved.witnesses, backend=backend, compiled=saved.compiled)
         try:
             plan.compile()
         except StaleError:
             return None
-        return _Running(plan, saved.expected, saved.few)
+        return _Running(plan, saved.expected, saved.few, is_slow=is_slow and backend != self._library)

@@ -322,6 +322,22 @@ def test_a_plan_that_somebody_else_owns_is_made_again(tmp_path, compiled):
     assert the_file(tmp_path).stat().st_uid == 0
 
 
+def test_a_second_start_with_few_lines_counts_nothing_and_many_lines_are_fitted_to_all_the_same(tmp_path, compiled):
+    few = stream(block("alpha", "kill", "omega gamma"))
+    kept = PlanFiles(tmp_path)
+    checked(Selector(RULES, store=kept), few)
+    assert compiled == ["counting", "ahocorasick_rs"]
+    del compiled[:]
+    checked(Selector(RULES, store=kept), few)
+    assert compiled == ["ahocorasick_rs"]
+    del compiled[:]
+    checked(Selector(RULES, store=kept), BLOCKS)
+    assert compiled == ["counting", "hyperscan"]
+    del compiled[:]
+    checked(Selector(RULES, store=kept), few)
+    assert compiled == ["hyperscan restored"]
+
+
 def test_a_plan_of_another_version_or_of_other_rules_is_not_taken(tmp_path, compiled, monkeypatch):
     run(tmp_path)
     with monkeypatch.context() as patch:
