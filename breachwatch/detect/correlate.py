@@ -98,9 +98,10 @@ class Firing:
 class Standing:
     """A group's window that ends with one event, for explanations."""
 
+    is_counted: bool
     group: Mapping[str, str]
     missing: tuple[str, ...]
-    """Group-by fields that the event lacks: it is not counted."""
+    """Fields that an event lacks which is not counted; none: they hold nothing that can be grouped or counted by."""
     figure: float
     is_enough: bool
     """The window satisfies the condition."""
@@ -175,8 +176,7 @@ class Correlator:
         self._held += 1
         group.recent = [*recent[1 - RECENT :], at_us]
         self._trim(group, ids)
-        if len(self._groups) > MAX_GROUPS or self._held > MAX_EVENTS:
-            self._make_room(key)
+        self._make_room(key)
         window = None if len(group.events) < self._least else self._completed(group, seen)
         return None if window is None else self._firing(key, window)
 
@@ -234,8 +234,7 @@ class Correlator:
         end = bisect_left(events, seen.at_us, key=_time)
         while end < len(events) and (last := events[end].at_us) <= seen.at_us + span:
             end = bisect_right(events, last, lo=end, key=_time)
-            near = bisect_left(group.fired, last - span)
-            if near < len(group.fired) and group.fired[near] <= last + span:
+            if self._told_near(group, last) is not None:
                 continue  # the burst that already fired
             start = bisect_left(events, last - span, key=_time)
             if self.definition.type == "event_count" and not self.definition.compare(end - start):
@@ -247,6 +246,12 @@ class Correlator:
                     del group.fired[0 if last - group.fired[0] >= group.fired[-1] - last else -1]
                 return window
         return None
+
+    def _told_near(self, group: Group, at_us: int) -> int | None:
+        """The end of a window that fired within a timespan of that moment."""
+        near = bisect_left(group.fired, at_us - self._span_us)
+        is_near = near < len(group.fired) and group.fired[near] <= at_us + self._span_us
+        return group.fired[near] if is_near else None
 
     def _satisfied(self, window: list[Seen]) -> bool:
         definition = self.definition
@@ -273,19 +278,20 @@ class Correlator:
         """Where the windows stand after a match was fed: of the one that ends with it."""
         reads = self._reads.get(rule_id) or self._reading(rule_id)
         key = self._key(reads, event)
-        missing = () if key is not None else tuple(name for name, also in reads.key if not is_there(event, name, also))
-        group = None if key is None else self._groups.get(key)
-        if key is None or group is None:
-            return Standing(group={}, missing=missing, figure=0.0, is_enough=False, told=None)
-        at = _at_us(event.at_utc)
+        seen = None if key is None else self._seen(reads, event)
+        if key is None or seen is None:
+            wanted = (*reads.key, *reads.values)
+            missing = tuple(name for name, also in wanted if not is_there(event, name, also))
+            return Standing(is_counted=False, group={}, missing=missing, figure=0.0, is_enough=False, told=None)
+        group, at = self._groups[key], seen.at_us
         start = bisect_left(group.events, at - self._span_us, key=_time)
         window = group.events[start : bisect_right(group.events, at, key=_time)]
-        near = bisect_left(group.fired, at - self._span_us)
-        told = group.fired[near] if near < len(group.fired) and group.fired[near] <= at + self._span_us else None
+        told = self._told_near(group, at)
         return Standing(
+            is_counted=True,
             group=dict(zip(self.definition.group_by, key, strict=True)),
             missing=(),
-            figure=self._figure(window) if window else 0.0,
+            figure=self._figure(window) if window else 0.0,  # what is far off may have left at once
             is_enough=bool(window) and self._satisfied(window),
             told=None if told is None else _moment(told),
         )
@@ -341,8 +347,7 @@ class Correlator:
                 return
             now, lost, reach = self._groups[key].recent[-1], self._groups.pop(oldest).events, self._reach_us
             self._held -= len(lost)
-            if lost and not (lost[-1].at_us < now - reach or lost[0].at_us > now + reach):
-                self.evictions += sum(abs(seen.at_us - now) <= reach for seen in lost)
+            self.evictions += sum(abs(seen.at_us - now) <= reach for seen in lost)
             del self._ids[oldest]
 
     # -- state ----------------------------------------------------------------------------------------------------

@@ -61,7 +61,7 @@ def explain_window(correlator: Correlator, rule_title: str, rule_id: str, event:
         Step(depth=0, holds=fired, text=f"{definition.type} over {definition.timespan_s:g} s"),
         Step(depth=1, holds=True, text=f"rule {rule_title}"),
     ]
-    if standing.missing or (definition.group_by and not standing.group):
+    if not standing.is_counted:
         lacking = ", ".join(standing.missing) or "a value to group or count by"
         return [*steps, Step(depth=1, holds=False, text="counted", found=f"the event lacks {lacking}")]
     if standing.group:

@@ -151,6 +151,9 @@ def test_explain_names_what_is_counted_and_follows_chains(folder):
         "- value_count of user gte 2: 1 up to this event",
         "+ value_count of user gte 2: 2 up to this event",
     ]
+    nameless = [people[0], {"time": at(0, 5), "ip": "203.0.113.7"}]
+    _, told = explained_windows(folder, WINDOWS.split("id: ")[3].split(maxsplit=1)[0], *nameless)
+    assert told[1][1][-1] == "- counted: the event lacks user"
     bursts = [{"time": at(minute, second), "ip": "203.0.113.7"} for minute in (0, 10) for second in range(3)]
     code, told = explained_windows(folder, WINDOWS.split("id: ")[4].split(maxsplit=1)[0], *bursts)
     assert code == 0
