@@ -79,10 +79,7 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        host = record.get("host")
-        if (host is None and "host.name" not in record) or (
-            not isinstance(host, str) and flat(record, "host.name") is None
-        ):
+        if not isinstance(record.get("host"), str) and flat(record, "host.name") is None:
             fields["host.name"] = context.host
         return Event(
             id=event_id(line, context.host), at_utc=at_utc, logsource=logsource_of(record), fields=fields, raw=text
@@ -123,8 +120,11 @@ def flat(record: Mapping[str, FieldValue], name: str) -> FieldValue:
     """A field by its dotted name, written flat or nested."""
     if name in record:
         return record[name]
-    value: FieldValue = record
-    for part in name.split("."):
+    first, _, rest = name.partition(".")
+    value = record.get(first)
+    if value is None or not rest:
+        return value
+    for part in rest.split("."):
         if not isinstance(value, Mapping):
             return None
         value = value.get(part)
@@ -161,14 +161,13 @@ def epoch_time(value: float) -> datetime | None:
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
-    if "event.dataset" in record or "event" in record:
-        dataset = flat(record, "event.dataset")
-        if isinstance(dataset, str) and dataset:
-            known = DATASETS.get(dataset)
-            if known is not None:
-                return known
-            product, _, service = dataset[:MAX_NAME].partition(".")
-            return LogSource(product, "", service)
+    dataset = flat(record, "event.dataset")
+    if isinstance(dataset, str) and dataset:
+        known = DATASETS.get(dataset)
+        if known is not None:
+            return known
+        product, _, service = dataset[:MAX_NAME].partition(".")
+        return LogSource(product, "", service)
     named = []
     for part in LOGSOURCE_FIELDS:
         value = record.get(part)
