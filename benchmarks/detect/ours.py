@@ -40,7 +40,7 @@ class Bench:
     def data(self, kind: str, share: float) -> Path:
         """The made-up log of this kind, made when first asked for."""
         file = (self.made or self.scratch) / f"{kind}-{share}.log"
-        if not file.exists():
+        if self.made is None and not file.exists():
             file.write_bytes(Maker(kind, share).lines(self.size_bytes))
         return file
 
