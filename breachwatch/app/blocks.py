@@ -6,13 +6,11 @@ is what reading every line would have given. A sample of lines is judged without
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from io import BytesIO
-from itertools import count
 
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.passes import lines_in
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
@@ -24,9 +22,6 @@ from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
 Found = tuple[Event, list[Match]]
-
-SHORT_LINES = 60
-"""With more in 4,096 bytes, lines are counted byte by byte."""
 
 
 def form_of(parser: Parser) -> RawForm | None:
@@ -62,7 +57,7 @@ class BlockReader:
         `found`: the candidates, where somebody looked for them already.
         """
         data = block.data
-        lines = _lines_in(data)
+        lines = lines_in(data)
         self.lines += lines
         if found is None:
             found = self.selector.candidates(form, self.scope(logsource), data)
@@ -104,15 +99,6 @@ class BlockReader:
             return
         verdict = () if before is None else self._judged(before, event)
         self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
-
-
-def _lines_in(data: bytes) -> int:
-    """How many lines the whole lines of a block are; `bytes.count` goes byte by byte, up to three times slower."""
-    if data.count(b"\n", 0, 4_096) > SHORT_LINES:
-        return data.count(b"\n")
-    number = count()
-    deque(zip(BytesIO(data), number, strict=False), maxlen=0)  # nothing but C
-    return next(number)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
+from breachwatch.detect.passes import is_odd
 from breachwatch.detect.prefilter import Hits, Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
@@ -177,9 +178,10 @@ class Plan:
         dirty = self._dirty
         if data[:1] in (b"\n", b"\r"):
             hits.append((1, dirty))
-        hits.extend((stop, dirty) for stop in foreign_lines(data, digits=self.form.digits_fold))
         hits.extend((stop, dirty) for stop in _long_lines(data))
-        hits.extend((stop, dirty) for stop in _nuls(data))
+        if is_odd(data):
+            hits.extend((stop, dirty) for stop in foreign_lines(data, digits=self.form.digits_fold))
+            hits.extend((stop, dirty) for stop in _nuls(data))
         hits.sort()
         self.work += sum(map(self._weights.__getitem__, map(_number_of, hits)))
         self.scanned_bytes += len(data)

@@ -7,9 +7,10 @@ in place. Both find the same incidents: they grow by the same code, and a test c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 from hashlib import blake2b
+
+from msgspec.structs import replace
 
 from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity
 
@@ -81,7 +82,10 @@ def place(match: Match, candidates: Sequence[Incident]) -> Incident | None:
 
 def open_incident(match: Match, *, incident_id: str, now: datetime) -> Incident:
     """A new incident from its first match."""
-    return _Growing.opened(match, match_keys(match), incident_id=incident_id, now=now).incident()
+    keys = match_keys(match)
+    if not keys:
+        return _alone(match, incident_id=incident_id, now=now)
+    return _Growing.opened(match, keys, incident_id=incident_id, now=now).incident()
 
 
 def absorb(incident: Incident, match: Match) -> Incident:
@@ -202,11 +206,32 @@ class _Growing:
         return _NO_ENTITIES | {name: tuple(values) for name, values in self.entities.items()}
 
 
+def _alone(match: Match, *, incident_id: str, now: datetime) -> Incident:
+    """The incident of a match that nothing can ever join, which spares it the means to grow."""
+    rule, known, group = match.rule, match.event.fields, match.group
+    first, last = _span(match)
+    entities = _NO_ENTITIES.copy()
+    for name in ENTITY_FIELDS:
+        values = _values(known[name]) if name in known else ()
+        if group and name in group:
+            values += _values(group[name])
+        if len(values) > 1:
+            values = tuple(dict.fromkeys(values))
+        if values:
+            entities[name] = values
+    return Incident(
+        id=incident_id, title=_title(rule), severity=rule.level, opened_at=now, first_seen=first,
+        last_seen=last, count=_count(match), rules=(rule.id,), entities=entities,
+    )  # fmt: skip
+
+
 class IncidentBook:
     """Incidents in memory, in log time: what `scan` reports. Ids come from content, so a second scan gives the same."""
 
     def __init__(self) -> None:
-        self._incidents: dict[str, _Growing] = {}
+        self._growing: dict[str, _Growing] = {}
+        self._alone: list[Incident] = []
+        """Of matches that have no key."""
         self._by_key: dict[tuple[str, str], list[_Growing]] = {}
         """Newest last."""
         self._seen: set[str] = set()
@@ -217,6 +242,8 @@ class IncidentBook:
         if match.id in seen:
             return False
         keys = match_keys(match)
+        if not keys:
+            return self._add_alone(match)
         first, last = _span(match)
         growing = self._joined(keys, first, last, match.rule.within_s)
         if growing is not None:
@@ -226,7 +253,7 @@ class IncidentBook:
                 return True
         elif match.rule.opens_incident:
             growing = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
-            self._incidents[growing.id] = growing
+            self._growing[growing.id] = growing
         else:
             return False
         seen.add(match.id)
@@ -235,8 +262,15 @@ class IncidentBook:
 
     def incidents(self) -> list[Incident]:
         """All, by time of their first event."""
-        ordered = sorted(self._incidents.values(), key=lambda growing: (growing.first, growing.id))
-        return [growing.incident() for growing in ordered]
+        found = [*self._alone, *(growing.incident() for growing in self._growing.values())]
+        return sorted(found, key=lambda incident: (incident.first_seen, incident.id))
+
+    def _add_alone(self, match: Match) -> bool:
+        if not match.rule.opens_incident:
+            return False
+        self._seen.add(match.id)
+        self._alone.append(_alone(match, incident_id=_content_id(match), now=_span(match)[1]))
+        return True
 
     def _joined(self, keys: Keys, first: datetime, last: datetime, within_s: float) -> _Growing | None:
         """What `place` says: all of a key are candidates of it, and none is ever closed."""

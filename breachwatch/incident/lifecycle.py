@@ -7,8 +7,9 @@ an incident that is already notifying or notified keeps its state when it is con
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import datetime, timedelta
+
+from msgspec.structs import replace
 
 from breachwatch.errors import IncidentError
 from breachwatch.model import Incident, IncidentState, Severity, StateChange

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+
+import msgspec
 
 from breachwatch.model.match import Level
 
@@ -26,8 +28,7 @@ class IncidentState(StrEnum):
     DISMISSED = "dismissed"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class Incident(msgspec.Struct, frozen=True, kw_only=True):
     """The state of one incident. Changes make a new value; history is in the audit trail and `incident_event`."""
 
     id: str
@@ -45,7 +46,7 @@ class Incident:
     """Ids of the rules that matched, in order of first match."""
     keys: frozenset[tuple[str, str]] = frozenset()
     """(ECS field, value) pairs that later matches join by."""
-    entities: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    entities: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """source.ip, user.name, host.name, file.path: distinct values seen, first-seen order, bounded."""
     acknowledged_at: datetime | None = None
     confirmed_at: datetime | None = None

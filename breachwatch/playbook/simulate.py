@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
+
 from breachwatch.errors import PlaybookError
 from breachwatch.model import Duty, Incident, IncidentState, Severity, StepRun, StepState
 from breachwatch.playbook.actions import Action, MarkNotifying
@@ -85,10 +87,12 @@ class _World:
         acknowledged, confirmed = self._when(self.scenario.acknowledge_after), self._when(self.scenario.confirm_after)
         state = self.incident.state
         if state is IncidentState.OPEN and acknowledged is not None and acknowledged <= now:
-            self.incident = replace(self.incident, state=IncidentState.ACKNOWLEDGED, acknowledged_at=acknowledged)
+            self.incident = msgspec.structs.replace(
+                self.incident, state=IncidentState.ACKNOWLEDGED, acknowledged_at=acknowledged
+            )
         state = self.incident.state
         if state is IncidentState.ACKNOWLEDGED and confirmed is not None and confirmed <= now:
-            self.incident = replace(self.incident, state=IncidentState.CONFIRMED, confirmed_at=now)
+            self.incident = msgspec.structs.replace(self.incident, state=IncidentState.CONFIRMED, confirmed_at=now)
         for key, run in list(self.steps.items()):
             at = self._moves_at(run)
             if at is not None and at <= now:
@@ -115,6 +119,6 @@ class _World:
         if run is not None:
             self.steps[run.step] = run
         elif isinstance(action, MarkNotifying):
-            self.incident = replace(self.incident, state=IncidentState.NOTIFYING)
+            self.incident = msgspec.structs.replace(self.incident, state=IncidentState.NOTIFYING)
         else:
-            self.incident = replace(self.incident, state=IncidentState.NOTIFIED, notified_at=now)
+            self.incident = msgspec.structs.replace(self.incident, state=IncidentState.NOTIFIED, notified_at=now)

@@ -1,19 +1,21 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from breachwatch.incident.grouping import (
+    ENTITY_FIELDS,
     MAX_ENTITY_VALUES,
     MAX_KEYS,
     MAX_RULES,
     MAX_VALUE_CHARS,
     OVERFLOW,
     IncidentBook,
+    _Growing,
     absorb,
     bounded,
     match_keys,
@@ -59,6 +61,19 @@ def test_a_rule_without_group_by_joins_nothing_and_opens_its_own():
     assert book.add(match)
     assert book.add(a_match("m3", group_by=()))
     assert len(book.incidents()) == 2
+
+
+_values = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=300),
+    st.lists(st.one_of(st.text(max_size=3), st.integers(0, 3), st.floats()), max_size=30),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from((*ENTITY_FIELDS, "other")), _values), st.booleans())
+def test_an_incident_that_nothing_can_join_is_what_growing_would_have_made_of_it(fields, in_window):
+    match = a_match(fields=fields, group_by=(), window_s=60 if in_window else None)
+    grown = _Growing.opened(match, (), incident_id="INC-1", now=START).incident()
+    assert open_incident(match, incident_id="INC-1", now=START) == grown
 
 
 @pytest.mark.parametrize(("after_s", "joins"), [(3_600, True), (3_600.001, False), (-3_600, True), (-3_601, False)])

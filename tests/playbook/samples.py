@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+from msgspec.structs import replace
 
 from breachwatch.model import Duty, Incident, IncidentState, Level
 from breachwatch.playbook.schema import Playbook, load_playbook

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -295,9 +296,9 @@ class World:
         if isinstance(action, StartCampaign):
             self.started.append(action.step)
         elif isinstance(action, MarkNotifying):
-            self.incident = replace(self.incident, state=S.NOTIFYING)
+            self.incident = msgspec.structs.replace(self.incident, state=S.NOTIFYING)
         elif isinstance(action, MarkNotified):
-            self.incident = replace(self.incident, state=S.NOTIFIED)
+            self.incident = msgspec.structs.replace(self.incident, state=S.NOTIFIED)
 
 
 class PlannerMachine(RuleBasedStateMachine):
@@ -331,7 +332,9 @@ class PlannerMachine(RuleBasedStateMachine):
     @rule(to=st.sampled_from([S.OPEN, S.ACKNOWLEDGED, S.CONFIRMED, S.CONTAINED, S.CLOSED, S.DISMISSED]))
     def people_change_the_state(self, to: IncidentState) -> None:
         again = to is S.OPEN and self.world.incident.state is not S.OPEN
-        self.world.incident = replace(self.world.incident, state=to, reopened=self.world.incident.reopened + again)
+        self.world.incident = msgspec.structs.replace(
+            self.world.incident, state=to, reopened=self.world.incident.reopened + again
+        )
 
     @rule(step=st.sampled_from(["small/authority", "small/customers"]))
     def a_second_person_approves(self, step: str) -> None:

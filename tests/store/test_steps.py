@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import msgspec
 import pytest
 from sqlalchemy import Connection, text
 
@@ -22,7 +23,7 @@ def a_run(step: str = "vn/authority", n: int = 0, state: StepState = StepState.P
 def steps(connection: Connection) -> StepTable:
     incident = Incident(id="INC-1", title="t", severity=Level.HIGH, opened_at=START, first_seen=START, last_seen=START)
     IncidentTable(connection).insert(incident)
-    IncidentTable(connection).insert(replace(incident, id="INC-2"))
+    IncidentTable(connection).insert(msgspec.structs.replace(incident, id="INC-2"))
     return StepTable(connection)
 
 
