@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.passes import lines_in
+from breachwatch.model.passes import lines_in
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector

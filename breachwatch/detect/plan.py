@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
-from breachwatch.detect.passes import is_odd
+from breachwatch.model.passes import is_odd
 from breachwatch.detect.prefilter import Hits, Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from breachwatch.model import LogSource
+from breachwatch.model.passes import holds
 from breachwatch.model.rawform import RawForm, Words
 from breachwatch.parse.jsonlines import DATASETS
 
@@ -219,9 +220,16 @@ FORMS: Mapping[str, RawForm] = {
 SETTLED: Mapping[str, RawForm] = {**FORMS, "syslog": SYSLOG_AND_OTHERS}
 """By the format that `auto` settled on."""
 
-_TIME_KEYS = (b'timestamp"', b'"time"', b'"ts"', b'"date"', b'"eventTime"', b"\\u")
+_TIME_KEYS = (b'timestamp"', b'"time"', b'"ts"', b'"date"', b'"eventTime"', b"\\u00")
+"""In every JSON line that has a time of its own; a letter of a name may be written as an escape."""
 
 
-def may_tell_time(log_format: str, data: bytes, start: int, stop: int) -> bool:
-    """False if no line there has a time of its own: such lines leave a parser's memory as it is."""
-    return log_format != "json" or any(data.find(key, start, stop) >= 0 for key in _TIME_KEYS)
+def last_time_key(data: bytes, start: int, stop: int) -> int:
+    """A place in the last JSON line there that may have a time of its own; -1: no line has one."""
+    last = -1
+    for key in _TIME_KEYS:
+        if last >= 0:
+            last = max(last, data.rfind(key, last, stop))
+        elif holds(data, key, start, stop):  # many times faster than `rfind`
+            last = data.rfind(key, start, stop)
+    return last

@@ -1,7 +1,7 @@
 """Making good for lines that nobody parsed, so that a parser's memory is what it would be had it read them all.
 
 Nearly always the last of the skipped lines says everything (its own time, its own message): only that one is read.
-Where it does not, more are.
+Where it does not, more are. Of JSON records only the last one with a time matters.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from breachwatch.model import Block, RawLine
 from breachwatch.parse.context import ParseContext, Parser
 from breachwatch.parse.memory import Saved
-from breachwatch.parse.rawform import may_tell_time
+from breachwatch.parse.rawform import last_time_key
 
 STEPS = (1, 16)
 """How many of the last lines are tried before all are read."""
@@ -36,28 +36,41 @@ class Skipped:
 
     def recall(self) -> None:
         """Leave the parser's memory as if it had read the lines."""
-        memory, data = self.parser.memory, self.block.data
         log_format = getattr(self.parser, "settled", None) or self.parser.format
+        if log_format == "json":
+            self._recall_time()
+            return
         start = self.stop
         for count in STEPS:
-            start = _lines_back(data, start, self.start, count)
+            start = _lines_back(self.block.data, start, self.start, count)
             if start <= self.start:
                 break
-            if not may_tell_time(log_format, data, start, self.stop):
-                continue
-            memory.forget(_unknown)
-            try:
-                self._read(start)
-            except _Needed:
-                continue
-            if memory.is_whole:
+            if self._says_all(start, self.stop):
                 return
-        memory.restore(self.saved)
-        if may_tell_time(log_format, data, self.start, self.stop):
-            self._read(self.start)
+        self.parser.memory.restore(self.saved)
+        self._read(self.start, self.stop)
 
-    def _read(self, start: int) -> None:
-        for line in lines_of(self.block, start, self.stop):
+    def _recall_time(self) -> None:
+        """The last record with a time of its own says everything."""
+        data, stop = self.block.data, self.stop
+        while (place := last_time_key(data, self.start, stop)) >= 0:
+            start = max(self.start, data.rfind(b"\n", self.start, place) + 1)
+            if self._says_all(start, data.find(b"\n", place) + 1):
+                return
+            stop = start
+        self.parser.memory.restore(self.saved)
+
+    def _says_all(self, start: int, stop: int) -> bool:
+        """Read these lines; False if they ask for what only earlier ones say, or leave something open."""
+        self.parser.memory.forget(_unknown)
+        try:
+            self._read(start, stop)
+        except _Needed:
+            return False
+        return self.parser.memory.is_whole
+
+    def _read(self, start: int, stop: int) -> None:
+        for line in lines_of(self.block, start, stop):
             self.parser.parse(line, self.context)
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from breachwatch.detect.passes import passes
+from breachwatch.model.passes import passes
 
 LIBRARIES = ("", "stringzilla")
 
@@ -19,8 +19,7 @@ def of_a_library(request):
 
 
 def test_an_empty_block_has_no_lines_and_nothing_odd(of_a_library):
-    lines_in, is_odd = of_a_library
-    assert (lines_in(b""), is_odd(b"")) == (0, False)
+    assert (of_a_library.lines_in(b""), of_a_library.is_odd(b"")) == (0, False)
 
 
 @given(st.binary(max_size=300), st.integers(0, 70))
@@ -28,15 +27,19 @@ def test_an_empty_block_has_no_lines_and_nothing_odd(of_a_library):
 @example(b"\x7f\n", 1)
 def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
     for library in LIBRARIES:
-        lines_in, is_odd = passes(library)
+        lines_in, is_odd, holds = passes(library)
         part = data[start:]
         assert lines_in(part) == sum(byte == 10 for byte in part)
         assert is_odd(part) is any(byte == 0 or byte > 127 for byte in part)
+        wanted = data[start // 2 : start // 2 + 4]
+        if wanted:
+            assert holds(data, wanted, 0, len(data))
+            assert holds(data, wanted, start, len(data)) is (wanted in part)
 
 
 @pytest.mark.parametrize("odd", [0x00, 0x80, 0xC3, 0xFF])
 def test_one_odd_byte_is_seen_at_every_place(of_a_library, odd):
-    _, is_odd = of_a_library
+    is_odd = of_a_library.is_odd
     plain = b"Mar  1 00:00:01 host sshd[1]: \x01\x7f plain\n" * 4
     assert not is_odd(plain)
     assert all(is_odd(plain[:place] + bytes([odd]) + plain[place:]) for place in range(len(plain) + 1))
