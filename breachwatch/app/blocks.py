@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
-from breachwatch.model.passes import lines_in
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, LogSource, Match
+from breachwatch.model.passes import lines_in
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser

@@ -13,11 +13,11 @@ from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
-from breachwatch.model.passes import is_odd
 from breachwatch.detect.prefilter import Hits, Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
+from breachwatch.model.passes import is_odd
 from breachwatch.model.rawform import RawForm
 
 MAX_LINE_BYTES = 65_536
