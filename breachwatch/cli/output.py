@@ -22,29 +22,41 @@ def print_json(item: Mapping[str, object]) -> None:
 
 def json_line(item: Mapping[str, object]) -> bytes:
     """The same object as one line of UTF-8 with its line feed, quickly: only for what JSON itself can say."""
+    return _encoded(item) + b"\n"
+
+
+def _encoded(item: object) -> bytes:
     try:
-        return _encoder.encode(item) + b"\n"
+        return _encoder.encode(item)
     except UnicodeEncodeError:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace") + b"\n"
+        return text.encode("utf-8", "backslashreplace")
 
 
 class JsonLines:
     """Objects on standard output, one a line, in few writes. They are out after `flush`, and at the end of `with`."""
 
     def __init__(self) -> None:
-        self._lines: list[bytes] = []
+        self.waiting: list[bytes] = []
+        """Lines that are not written yet."""
+        self._event: object = None
+        self._event_json = msgspec.Raw()
 
-    def add(self, item: Mapping[str, object]) -> None:
-        """One object more."""
-        self._lines.append(json_line(item))
-        if len(self._lines) >= BUFFERED_LINES:
+    def add(self, item: dict[str, object]) -> None:
+        """One object more. An `event` that several matches in a row have is encoded once."""
+        event = item.get("event")
+        if event is not None:
+            if event is not self._event:
+                self._event, self._event_json = event, msgspec.Raw(_encoded(event))
+            item = item | {"event": self._event_json}
+        self.waiting.append(json_line(item))
+        if len(self.waiting) >= BUFFERED_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""
-        if self._lines:
-            lines, self._lines = self._lines, []
+        if self.waiting:
+            lines, self.waiting = self.waiting, []
             click.echo(b"".join(lines), nl=False)
 
     def __enter__(self) -> Self:

@@ -9,7 +9,7 @@ from typing import Any
 from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View
 from breachwatch.detect.reference import holds, searched_texts
 from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import as_text, folded
+from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import Event
 
 MISSING: Any = object()
@@ -44,11 +44,15 @@ class _EventFields(View):
         if field == WHOLE:
             whole = self[field] = "\0".join(map(folded, self.texts()))
             return whole
-        value = self.raw(field)
-        text = None if value is None else as_text(value)
-        if text is None and value is not None:
-            raise Undecided
-        found = self[field] = None if text is None else folded(text)
+        value = self._fields.get(self._names[field][0][0])
+        if type(value) is not str:
+            value = self.raw(field)
+        if type(value) is not str or len(value) > MAX_VALUE:
+            text = None if value is None else as_text(value)
+            if text is None and value is not None:
+                raise Undecided
+            value = text
+        found = self[field] = None if value is None else folded(value)
         return found
 
     def raw(self, field: int) -> Any:

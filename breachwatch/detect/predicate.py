@@ -124,19 +124,26 @@ class _Writer:
         return sorted(parts, key=_has_keyword)
 
     def _alternatives(self, parts: Sequence[Condition]) -> list[str]:
-        """The parts, ends and starts of one field in one call."""
-        ends: dict[tuple[int, str], list[str]] = {}
+        """The parts, those of one kind about one field together: a field is looked up once for many texts."""
+        groups: dict[tuple[int, str], list[str]] = {}
         others: list[Condition] = []
         for part in parts:
-            shape = _affix(part)
-            if shape is None or not isinstance(part, FieldTest):
+            kind = _plain_test(part)
+            if kind is None or not isinstance(part, FieldTest):
                 others.append(part)
             else:
-                ends.setdefault((self._field(part), shape[0]), []).append(shape[1])
-        grouped = [
-            f"((d[{field}] or '').{method}({self._constant(tuple(texts))}))" for (field, method), texts in ends.items()
-        ]
+                groups.setdefault((self._field(part), kind[0]), []).append(kind[1])
+        grouped = [self._one_of(field, kind, texts) for (field, kind), texts in groups.items()]
         return [*grouped, *map(self.expression, sorted(others, key=_has_keyword))]
+
+    def _one_of(self, field: int, kind: str, texts: Sequence[str]) -> str:
+        """One of several texts, tested alike."""
+        if kind == "equals":
+            return f"(d[{field}] in {self._constant(frozenset(texts))})"
+        if kind == "contains":
+            found = " or ".join(f"{self._constant(text)} in v" for text in texts)
+            return f"((v := d[{field}]) is not None and ({found}))"
+        return f"((d[{field}] or '').{kind}({self._constant(tuple(texts))}))"
 
     def _field_test(self, leaf: FieldTest) -> str:
         field, value = self._field(leaf), leaf.value
@@ -203,11 +210,15 @@ def _written(text: str) -> bytes:
     return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
 
 
-def _affix(part: Condition) -> tuple[str, str] | None:
-    """`startswith` or `endswith` and the text, for the tests that are just that."""
+def _plain_test(part: Condition) -> tuple[str, str] | None:
+    """`equals`, `contains`, `startswith` or `endswith` and the text, for the tests that are just that."""
     if not isinstance(part, FieldTest) or not isinstance(part.value, Text) or part.value.cased:
         return None
     match part.value.pieces:
+        case (str() as text,) if text:
+            return "equals", folded(text)
+        case ("", str() as text, "") if text:
+            return "contains", folded(text)
         case ("", str() as text) if text:
             return "endswith", folded(text)
         case (str() as text, "") if text:

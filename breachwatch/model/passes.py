@@ -1,4 +1,4 @@
-"""What one pass over a block of bytes tells: how many lines it has, whether anything odd is among them, where a word is.
+"""What one pass over a block of bytes tells: how many lines it has, if anything odd is among them, if it holds a word.
 
 With StringZilla at memory speed; where its wheel is missing, by what Python has, several times slower.
 """

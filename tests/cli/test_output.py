@@ -59,6 +59,16 @@ def test_lines_are_written_together_and_all_of_them_by_the_end(capfdbinary):
     assert [json.loads(line)["n"] for line in told] == list(range(1, 2_500))
 
 
+@given(st.lists(st.tuples(st.integers(0, 2), st.dictionaries(st.text(), _values, max_size=3)), max_size=6))
+def test_an_event_of_several_matches_stands_in_each_of_them(pairs):
+    events = [{"message": "one"}, {"message": "\udcff", "n": 1}, None]
+    items = [{"kind": "match", "event": events[place], **rest} for place, rest in pairs]
+    lines = JsonLines()
+    for item in items:
+        lines.add(item)
+    assert [json.loads(line) for line in lines.waiting] == [json.loads(json_line(item)) for item in items]
+
+
 def test_what_was_found_is_told_before_more_input_is_waited_for(tmp_path: Path):
     (tmp_path / "rules").mkdir()
     (tmp_path / "rules" / "own.yml").write_text(RULES)

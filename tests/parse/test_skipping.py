@@ -60,7 +60,7 @@ def test_only_records_that_may_tell_the_time_are_read(record, monkeypatch):
     data = b"".join(made(record, number % 10) + b"\n" for number in range(1_000))
     parser = parser_for("json")
     read: list[RawLine] = []
-    monkeypatch.setattr(parser, "parse", lambda line, context: read.append(line))
+    monkeypatch.setattr(parser, "parse", lambda line, _context: read.append(line))
     skipped = Skipped(parser, Block(source="x", data=data, generation="g"), CONTEXT, 0, len(data), (None, None))
     parser.memory.forget(skipped.recall)
     assert parser.memory.at_utc is None
