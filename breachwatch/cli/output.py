@@ -22,15 +22,11 @@ def print_json(item: Mapping[str, object]) -> None:
 
 def json_line(item: Mapping[str, object]) -> bytes:
     """The same object as one line of UTF-8 with its line feed, quickly: only for what JSON itself can say."""
-    return _encoded(item) + b"\n"
-
-
-def _encoded(item: object) -> bytes:
     try:
-        return _encoder.encode(item)
+        return _encoder.encode(item) + b"\n"
     except UnicodeEncodeError:
         text = json.dumps(item, ensure_ascii=False, separators=(",", ":"))
-        return text.encode("utf-8", "backslashreplace")
+        return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 class JsonLines:
@@ -45,11 +41,14 @@ class JsonLines:
     def add(self, item: dict[str, object]) -> None:
         """One object more. An `event` that several matches in a row have is encoded once."""
         event = item.get("event")
-        if event is not None:
+        try:
             if event is not self._event:
-                self._event, self._event_json = event, msgspec.Raw(_encoded(event))
-            item = item | {"event": self._event_json}
-        self.waiting.append(json_line(item))
+                self._event_json = msgspec.Raw(_encoder.encode(event))
+                self._event = event
+            line = _encoder.encode(item if event is None else item | {"event": self._event_json}) + b"\n"
+        except UnicodeEncodeError:
+            line = json_line(item)
+        self.waiting.append(line)
         if len(self.waiting) >= BUFFERED_LINES:
             self.flush()
 
