@@ -13,7 +13,8 @@ import time
 from datetime import UTC, datetime, timedelta
 
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.load import load_rules
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.model import Event, LogSource
 
 START = datetime(2026, 3, 1, tzinfo=UTC)

@@ -26,7 +26,7 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.app.rules import rules_in
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import RawLine
 from breachwatch.watch.journal import Journal
 from tests.watch.test_journal import write

@@ -13,8 +13,8 @@ from pathlib import Path
 from benchmarks.detect.race import Runner
 from benchmarks.lines import Maker
 from breachwatch.app.rules import rules_in
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
+from breachwatch.detect.ruleset import RuleSet
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHIPPED = ROOT / "rules"

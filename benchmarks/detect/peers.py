@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.detect.race import Runner
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY, ONE, Regex, Text
 from breachwatch.parse.rawform import FORMS

@@ -30,7 +30,7 @@ from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
 from breachwatch.app.wake import poke
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.errors import BreachWatchError, StoreError
 from breachwatch.model import Block, RawLine, Signal
 from breachwatch.ports import Clock

@@ -12,7 +12,7 @@ from breachwatch.app.rule_reach import rules_without_source
 from breachwatch.app.rules import rules_in
 from breachwatch.config.settings import Settings
 from breachwatch.config.shipped import shipped_folder
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.errors import BreachWatchError, PlaybookError
 from breachwatch.notify.campaign import letterhead_facts
 from breachwatch.notify.template import TemplateSet, load_templates

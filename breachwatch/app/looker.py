@@ -21,8 +21,8 @@ import msgspec
 from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.process import die_with_parent
 from breachwatch.app.rule_cache import PlanFiles
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Candidate, Scope
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.stored import restored, stored
 from breachwatch.model import LogSource

@@ -14,18 +14,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
-from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import NamedTemporaryFile
-from types import ModuleType
 from typing import Protocol
 
 import msgspec
 
-import breachwatch.detect
-import breachwatch.model
-import breachwatch.parse
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.detect.stored import restored, stored
 
 KEEP = 8
@@ -69,6 +65,8 @@ def load_cached(
         _parse_apart(texts, cache, placeholders or {})
         found = _held(file, key)
     if found is None:
+        from breachwatch.detect.load import load_rules
+
         found = load_rules(texts, placeholders)
         _keep(file, stored(found, key))
     return found
@@ -101,11 +99,7 @@ def _parse_apart(texts: Sequence[RuleText], cache: Path, placeholders: Mapping[s
 def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]]) -> str:
     """Hash of the rules, of the code that reads them, and of the library that parses them."""
     content = sha256()
-    _add_code(content, breachwatch.detect)
-    try:
-        content.update(version("pysigma").encode())
-    except PackageNotFoundError:
-        content.update(b"unknown")
+    _add_code(content, "breachwatch.detect", "sigma")
     content.update(repr(sorted(placeholders.items())).encode("utf-8", "surrogatepass"))
     for text in texts:
         body = text.text.encode("utf-8", "surrogatepass")
@@ -114,10 +108,12 @@ def _key(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]])
     return content.hexdigest()
 
 
-def _add_code(content: _Hash, *packages: ModuleType) -> None:
+def _add_code(content: _Hash, *packages: str) -> None:
     for package in packages:
-        for file in sorted(Path(package.__path__[0]).glob("*.py")):
-            content.update(file.read_bytes())
+        found = find_spec(package)
+        for folder in (found.submodule_search_locations if found is not None else None) or ():
+            for file in sorted(Path(folder).rglob("*.py")):
+                content.update(file.read_bytes())
 
 
 class PlanFiles:
@@ -130,7 +126,7 @@ class PlanFiles:
     def _code(self) -> bytes:
         """Hash of what chooses patterns, what promises of lines it relies on, and what takes expressions apart."""
         content = sha256(sys.version.encode())
-        _add_code(content, breachwatch.detect, breachwatch.parse, breachwatch.model)
+        _add_code(content, "breachwatch.detect", "breachwatch.parse", "breachwatch.model")
         return content.digest()
 
     def _named(self, key: str) -> tuple[Path, bytes]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reach import Unreachable, unreachable
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import LogSource
 
 SYSTEM = tuple(LogSource("linux", "", service) for service in ("sshd", "sudo", "auth", "syslog", "cron"))

@@ -16,9 +16,9 @@ import yaml
 
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reference import matches
 from breachwatch.detect.rule import Rule, applies
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.errors import BreachWatchError, UsageError
 from breachwatch.model import FileChange, FileRecord, Gap, RawLine
 from breachwatch.parse import FORMATS

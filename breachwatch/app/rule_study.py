@@ -11,8 +11,8 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat
 from breachwatch.detect.engine import Detector, as_event
 from breachwatch.detect.explain import Step, explain, explain_window
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Rule, applies
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.errors import UsageError
 from breachwatch.model import Event, LogSource, RuleRef

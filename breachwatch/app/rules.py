@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from breachwatch.app.rule_cache import default_cache, load_cached
-from breachwatch.detect.load import RuleSet, RuleText
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.errors import ConfigError
 from breachwatch.watch.source import display
 

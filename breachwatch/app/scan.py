@@ -16,7 +16,7 @@ from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.errors import WatchError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from breachwatch.app.rules import rules_in
 from breachwatch.config.shipped import DEFAULT_CONFIG, shipped_folder
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.parse import FORMATS
 
 VARIABLE = "BREACHWATCH_RULES__PLACEHOLDERS"

@@ -9,9 +9,9 @@ from hashlib import blake2b
 import msgspec
 
 from breachwatch.detect.correlate import Correlator, Firing, _Saved
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import Event, LogSource, Match, RuleRef
 
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])

@@ -14,6 +14,7 @@ from breachwatch.detect.correlate import COUNTS, MAX_EVENTS
 from breachwatch.detect.fields import names_for
 from breachwatch.detect.garbage import uncollected
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
 from breachwatch.model import Level, LogSource, RuleRef
@@ -44,25 +45,6 @@ RANGE_KEY = "breachwatch.range"
 
 OWN_FIELDS = {"group_by", "within", "opens_incident"}
 ACTIONS = {"global", "reset", "repeat"}
-
-
-@dataclass(frozen=True, slots=True)
-class RuleText:
-    """One file."""
-
-    source: str
-    text: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RuleSet:
-    """What loaded, what was refused and why."""
-
-    rules: tuple[Rule, ...] = ()
-    correlations: tuple[Correlation, ...] = ()
-    """Referenced ones before those that read them."""
-    refused: tuple[RuleError, ...] = ()
-    fingerprint: str = ""
 
 
 @dataclass(frozen=True, slots=True)

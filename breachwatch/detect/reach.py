@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Correlation, Rule, applies
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import LogSource
 
 

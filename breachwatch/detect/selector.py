@@ -17,10 +17,10 @@ import msgspec
 
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Candidate, Plan, Scope, in_scope
 from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
 from breachwatch.detect.witness import Pattern
 from breachwatch.model.rawform import RawForm

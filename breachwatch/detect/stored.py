@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from breachwatch.detect.garbage import uncollected
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.rule import Correlation, Rule
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.witness import Pattern, Witness
 from breachwatch.errors import RuleError
 

@@ -19,8 +19,9 @@ from breachwatch.app.crew import Crew
 from breachwatch.app.looker import Looker, LookerError
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.plan import Scope
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Signal
 from breachwatch.parse.rawform import FORMS

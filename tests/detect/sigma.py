@@ -9,8 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.reference import matches
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.model import Event, RawLine
 from breachwatch.parse import ParseContext, parser_for
 

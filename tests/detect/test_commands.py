@@ -16,7 +16,7 @@ from breachwatch.app.rule_cache import load_cached
 from breachwatch.app.rule_reach import rules_without_source
 from breachwatch.config.sections import LogSection, RulesSection, WatchSection
 from breachwatch.config.settings import Settings
-from breachwatch.detect.load import RuleText
+from breachwatch.detect.ruleset import RuleText
 from tests.conftest import ROOT
 from tests.detect.sigma import loaded, rule_text
 

@@ -13,8 +13,9 @@ import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.reference import matches
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.model import Block
 from tests.detect.sigma import events_of, sigmahq
 

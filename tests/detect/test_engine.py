@@ -14,9 +14,9 @@ import pytest
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect import eventview, partial, plan
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Or, Regex, Rule, Text
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY

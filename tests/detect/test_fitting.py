@@ -14,11 +14,11 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.detect import prefilter, selector
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import LINE_WORK, Scope
 from breachwatch.detect.prefilter import Scanner
 from breachwatch.detect.rule import And, Condition, FieldTest, Rule
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.stored import StoredPlan, restored, restored_plan, stored, stored_plan

@@ -13,8 +13,9 @@ from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.eventview import Judge
-from breachwatch.detect.load import RuleText, load_rules
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.plan import Plan
+from breachwatch.detect.ruleset import RuleText
 from breachwatch.detect.sample import Sampler
 from breachwatch.model import Block, SignalKind
 from breachwatch.store.agent import SqliteAgentStore

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 from breachwatch.detect.explain import explain
-from breachwatch.detect.load import RuleText, load_rules
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.reach import unreachable
 from breachwatch.detect.reference import matches
 from breachwatch.detect.rule import FieldTest, Text
+from breachwatch.detect.ruleset import RuleText
 from breachwatch.detect.stored import restored, stored
 from breachwatch.detect.values import folded
 from breachwatch.model import LogSource

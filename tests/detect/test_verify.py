@@ -17,7 +17,8 @@ from breachwatch.app.rule_study import Difference, Verification
 from breachwatch.app.rules import rules_in
 from breachwatch.config.shipped import shipped_folder
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet, RuleText, load_rules
+from breachwatch.detect.load import load_rules
+from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.model import Block, Event, Match
 from tests.detect.sigma import sigmahq
 

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import Event, LogSource, Match
 from tests.detect.oracle import Hit, Oracle, Told
 from tests.detect.sigma import loaded

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 
 from breachwatch.app.rule_samples import run_samples
-from breachwatch.detect.load import OWN_FIELDS, RuleText, load_rules
+from breachwatch.detect.load import OWN_FIELDS, load_rules
+from breachwatch.detect.ruleset import RuleText
 from breachwatch.parse import FORMATS
 from breachwatch.parse.programs import PROGRAMS
 from tests.conftest import ROOT

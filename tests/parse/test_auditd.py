@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from breachwatch.app.agent import packed_state, unpacked_state
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import Event, LogSource, RawLine
 from breachwatch.parse.auditd import MAX_OPEN, MAX_PARTS, WAIT, AuditdParser
 from breachwatch.parse.auditrecord import read_record, socket_address

@@ -13,7 +13,7 @@ import yaml
 
 from breachwatch.app.rule_samples import KINDS, run_samples
 from breachwatch.app.rules import rules_in
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.errors import UsageError
 from tests.conftest import ROOT
 from tests.parse.test_vocabulary import BEATS, OWN

@@ -18,7 +18,7 @@ import pytest
 
 from breachwatch.app.rules import rules_in
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.load import RuleSet
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.model import Level, Match
 from breachwatch.parse import ParseContext, parser_for
 from tests.conftest import ROOT
