@@ -3,9 +3,13 @@ r"""Undoing what URLs and web servers do to bytes: `%2e`, `%u002e`, overlong UTF
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 DECODE_ROUNDS = 3
 """Attackers encode twice to pass a filter that decodes once; nothing honest is encoded three times."""
+
+MAX_KEPT = 512
+"""Characters of a text whose decoded form is remembered: scanners send the same few thousand requests to everyone."""
 
 _PERCENT = re.compile(rb"%(?:([0-9a-fA-F]{2})|u([0-9a-fA-F]{4}))")
 _ESCAPED = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([\"\\bnrtv]))")
@@ -40,6 +44,11 @@ def percent_decoded(text: str) -> str:
     r"""One round of URL decoding; bytes that are no UTF-8 become `\xhh`."""
     if "%" not in text:
         return text
+    return _decoded(text) if len(text) <= MAX_KEPT else _decoded.__wrapped__(text)
+
+
+@lru_cache(maxsize=2_048)
+def _decoded(text: str) -> str:
     octets = _PERCENT.sub(_from_percent, text.encode("utf-8", "surrogatepass"))
     if octets.isascii():
         return octets.decode("ascii")

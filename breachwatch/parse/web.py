@@ -26,13 +26,13 @@ _TIME = r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?)\]"
 _RESULT = r" (\d{3}) (\d{1,18}|-)"
 
 _PLAIN = re.compile(
-    r'([^ ]+) - ([^ "]+) \[([^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?%]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
+    r'([^ ]+) - ([^ "]+) \[([^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
     r" (\d{3}) (\d{1,18}|-)"
     r'(?: "([^"\\]*)" "([^"\\]*)"( .*)?)?',
     re.DOTALL,
 )
-"""The shape of nearly every line: nothing escaped, nothing to decode in the path. Its fields are set in one go;
-whatever looks different goes the long way, which gives the same fields (a test compares the two).
+"""The shape of nearly every line: nothing escaped. Its fields are set in one go; whatever looks different goes the long
+way, which gives the same fields (a test compares the two).
 
 Servers escape quotes inside quotes, so what a client sends cannot end a field."""
 _ACCESS_ANY_PREFIX = re.compile(
@@ -96,7 +96,7 @@ class WebParser:
                 fields["http.request.method"] = method
                 fields["http.version"] = version
                 fields["http.response.status_code"] = int(status)
-                fields["url.path"] = fields["web.path_decoded"] = path
+                set_path(fields, path)
                 if size != "-":
                     fields["http.response.body.bytes"] = int(size)
                 if user != "-":
@@ -246,13 +246,18 @@ def url_fields(fields: Fields, target: str) -> None:
         fields["url.domain"] = split_domain(absolute[1].rpartition("@")[2])
         target = (absolute[2] or "/") + target[absolute.end() :]
     path, mark, query = target.partition("?")
+    set_path(fields, path)
+    if mark:
+        query_fields(fields, query)
+
+
+def set_path(fields: Fields, path: str) -> None:
+    """The path, decoded once and as far as it goes."""
     if "%" in path or "\\" in path:
         once = fields["url.path"] = percent_decoded(path)
         fields["web.path_decoded"] = fully_decoded(path) if "%" in once or "\\" in path else once
     else:
         fields["url.path"] = fields["web.path_decoded"] = path
-    if mark:
-        query_fields(fields, query)
 
 
 def query_fields(fields: Fields, query: str) -> None:
