@@ -127,13 +127,17 @@ class Scan:
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
     def _told(self, found: Iterable[Found]) -> Iterator[JsonObject]:
-        for event, matches in found:
+        told = list(found)
+        add = self._book.add
+        for _, matches in told:
+            self.totals.matches += len(matches)
+            for match in matches:
+                add(match)
+        for event, matches in told:
             shown = event_object(event) if matches or self.options.with_events else {}
             if self.options.with_events:
                 yield {"kind": "event", **shown}
             for match in matches:
-                self.totals.matches += 1
-                self._book.add(match)
                 yield match_object(match, shown if match.event is event else None)
 
     def _summary(self) -> JsonObject:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -29,34 +29,38 @@ def json_line(item: Mapping[str, object]) -> bytes:
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
+def json_lines(items: Iterable[dict[str, object]]) -> Iterator[bytes]:
+    """The same of many objects. An `event` that several matches in a row have is encoded once."""
+    last: object = None
+    last_json = msgspec.Raw(b"null")
+    for item in items:
+        event = item.get("event")
+        try:
+            if event is not last:
+                last_json = msgspec.Raw(_encoder.encode(event))
+                last = event
+            yield _encoder.encode(item if event is None else item | {"event": last_json}) + b"\n"
+        except UnicodeEncodeError:
+            yield json_line(item)
+
+
 class JsonLines:
     """Objects on standard output, one a line, in few writes. They are out after `flush`, and at the end of `with`."""
 
     def __init__(self) -> None:
-        self.waiting: list[bytes] = []
-        """Lines that are not written yet."""
-        self._event: object = None
-        self._event_json = msgspec.Raw()
+        self._items: list[dict[str, object]] = []
 
     def add(self, item: dict[str, object]) -> None:
-        """One object more. An `event` that several matches in a row have is encoded once."""
-        event = item.get("event")
-        try:
-            if event is not self._event:
-                self._event_json = msgspec.Raw(_encoder.encode(event))
-                self._event = event
-            line = _encoder.encode(item if event is None else item | {"event": self._event_json}) + b"\n"
-        except UnicodeEncodeError:
-            line = json_line(item)
-        self.waiting.append(line)
-        if len(self.waiting) >= BUFFERED_LINES:
+        """One object more, which nobody changes any more."""
+        self._items.append(item)
+        if len(self._items) >= BUFFERED_LINES:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""
-        if self.waiting:
-            lines, self.waiting = self.waiting, []
-            click.echo(b"".join(lines), nl=False)
+        if self._items:
+            items, self._items = self._items, []
+            click.echo(b"".join(json_lines(items)), nl=False)
 
     def __enter__(self) -> Self:
         return self

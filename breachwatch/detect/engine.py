@@ -56,13 +56,14 @@ class Detector:
         of each of them holds, only their log source is still to be looked at.
         """
         found: list[Match] = []
-        rules = self._rules_for(event.logsource) if among is None else self._few(among, event.logsource)
-        for rule in rules:
+        readers = self._readers
+        for rule in self._rules_for(event.logsource) if among is None else self._few(among, event.logsource):
             if judged or holds(rule.condition, event):
+                ref = rule.ref
                 if rule.emits:
-                    found.append(_rule_match(rule.ref, event))
-                if rule.ref.id in self._readers:
-                    self._correlate(rule.ref.id, event, found)
+                    found.append(_rule_match(ref, event))
+                if ref.id in readers:
+                    self._correlate(ref.id, event, found)
         return found
 
     def matching(self, event: Event, *, judged: Sequence[int] | None = None) -> set[str]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breachwatch.cli.output import JsonLines, json_line
+from breachwatch.cli.output import JsonLines, json_line, json_lines
 from tests.cli.test_scan import LINES, RULES
 from tests.e2e.harness import COMMAND
 
@@ -63,10 +63,7 @@ def test_lines_are_written_together_and_all_of_them_by_the_end(capfdbinary):
 def test_an_event_of_several_matches_stands_in_each_of_them(pairs):
     events = [{"message": "one"}, {"message": "\udcff", "n": 1}, None]
     items = [{"kind": "match", "event": events[place], **rest} for place, rest in pairs]
-    lines = JsonLines()
-    for item in items:
-        lines.add(item)
-    assert [json.loads(line) for line in lines.waiting] == [json.loads(json_line(item)) for item in items]
+    assert [json.loads(line) for line in json_lines(items)] == [json.loads(json_line(item)) for item in items]
 
 
 def test_what_was_found_is_told_before_more_input_is_waited_for(tmp_path: Path):
