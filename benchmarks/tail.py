@@ -77,11 +77,11 @@ class Recorder:
         self._detector = detector
         self.delays_ms: list[float] = []
 
-    def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
+    def feed(self, event: Event, satisfied: Sequence[int] | None = None) -> list[Match]:
         _, found, stamp = event.raw.partition("instant=")
         if found:
             self.delays_ms.append((time.monotonic_ns() - int(stamp)) / 1e6)
-        return self._detector.feed(event, among, judged=judged)
+        return self._detector.feed(event, satisfied)
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._detector, name)

@@ -73,10 +73,7 @@ class BlockReader:
             if candidate.start in sampled:
                 self._compare(event, sampled[candidate.start])
         feed = self.detector.feed
-        return [
-            (event, feed(event, verdict, judged=verdict is not None))
-            for (_, event), verdict in zip(parsed, verdicts, strict=True)
-        ]
+        return [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
 
     def _parsed(
         self,
@@ -107,13 +104,10 @@ class BlockReader:
 
     def _judged(self, candidate: Candidate, event: Event) -> Sequence[int]:
         """Those of the candidate rules that the event satisfies, of its own log source alone; EVERY: of all rules."""
-        rules = candidate.rules
-        if candidate.is_judged and rules is not None:
-            return rules
+        rules, source = candidate.rules, event.logsource
         # a dirty line may be of a source that lines of this form never are (JSON among syslog)
-        source = event.logsource
         among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
-        return self.selector.judge.satisfied(among, event) if among else ()
+        return self.selector.judge.satisfied(among, event) if among and not candidate.is_judged else among
 
     def _compare(self, event: Event, before: Candidate | None) -> None:
         if before is not None and before.rules is None:

@@ -23,7 +23,6 @@ class Detector:
     def __init__(self, rules: RuleSet, *, any_logsource: bool = False) -> None:
         self.rules = rules
         self.any_logsource = any_logsource
-        self._by_logsource: dict[LogSource, Sequence[Rule]] = {}
         self._positions: dict[LogSource, Sequence[int]] = {}
         self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
         self._readers: dict[str, list[Correlator]] = {}
@@ -49,21 +48,23 @@ class Detector:
         """The windows of a correlation. Raises: KeyError."""
         return self._correlators[rule_id]
 
-    def feed(self, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
+    def feed(self, event: Event, satisfied: Sequence[int] | None = None) -> list[Match]:
         """What this event makes match: rules first, then correlations in the order of their references.
 
-        `among`: positions (ascending) of the only rules that may match, from a plan; None: any. `judged`: the condition
-        of each of them holds, only their log source is still to be looked at.
+        `satisfied`: positions (ascending) of the rules for its log source (`meant`) whose conditions hold, where these
+        are known; else all are judged here.
         """
+        rules, readers = self.rules.rules, self._readers
+        if satisfied is None:
+            satisfied = [index for index in self.positions(event.logsource) if holds(rules[index].condition, event)]
         found: list[Match] = []
-        readers = self._readers
-        for rule in self._rules_for(event.logsource) if among is None else self._few(among, event.logsource):
-            if judged or holds(rule.condition, event):
-                ref = rule.ref
-                if rule.emits:
-                    found.append(_rule_match(ref, event))
-                if ref.id in readers:
-                    self._correlate(ref.id, event, found)
+        for index in satisfied:
+            rule = rules[index]
+            ref = rule.ref
+            if rule.emits:
+                found.append(_rule_match(ref, event))
+            if ref.id in readers:
+                self._correlate(ref.id, event, found)
         return found
 
     def matching(self, event: Event, *, judged: Sequence[int] | None = None) -> set[str]:
@@ -89,6 +90,8 @@ class Detector:
 
     def meant(self, rules: tuple[int, ...], logsource: LogSource) -> Sequence[int]:
         """Those of the rules, by position, that are for events of a log source."""
+        if self.any_logsource:
+            return rules
         key = (rules, logsource)
         found = self._meant.get(key)
         if found is None:
@@ -99,23 +102,6 @@ class Detector:
 
     def _fits(self, rule: Rule, logsource: LogSource) -> bool:
         return self.any_logsource or applies(rule.logsource, logsource)
-
-    def _few(self, among: Sequence[int], logsource: LogSource) -> list[Rule]:
-        rules = self.rules.rules
-        if self.any_logsource:
-            return [rules[index] for index in among]
-        return [rule for index in among if applies((rule := rules[index]).logsource, logsource)]
-
-    def _rules_for(self, logsource: LogSource) -> Sequence[Rule]:
-        rules = self._by_logsource.get(logsource)
-        return self._pinned(logsource) if rules is None else rules
-
-    def _pinned(self, logsource: LogSource) -> Sequence[Rule]:
-        if len(self._by_logsource) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
-            self._by_logsource.clear()
-        rules = [rule for rule in self.rules.rules if self._fits(rule, logsource)]
-        self._by_logsource[logsource] = rules
-        return rules
 
     def _correlate(self, rule_id: str, event: Event, found: list[Match]) -> None:
         for correlator in self._readers.get(rule_id, ()):

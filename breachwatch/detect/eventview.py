@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View
-from breachwatch.detect.reference import holds, searched_texts
+from breachwatch.detect.reference import OWN_PREFIXES, holds, searched_texts
 from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import MAX_VALUE, as_text, folded
+from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import Event
 
 MISSING: Any = object()
@@ -89,7 +89,17 @@ class _EventFields(View):
 
     def texts(self) -> list[str]:
         """Every text of the event that keywords search."""
-        return list(searched_texts(self._event))
+        event = self._event
+        if event.raw[:1] != "{" or event.fields.get("message") == event.raw:
+            return list(searched_texts(event))
+        texts: list[str] = []
+        for name, value in event.fields.items():
+            if not name.startswith(OWN_PREFIXES):
+                if type(value) is str and len(value) <= MAX_VALUE:
+                    texts.append(value)
+                else:
+                    texts.extend(all_texts(value))
+        return texts
 
 
 WORTH_IT = 8

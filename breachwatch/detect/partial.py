@@ -21,6 +21,9 @@ MAX_PROGRAMS = 4_096
 WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
 
+OFTEN, MOSTLY, REST = 64, 48, 1_024
+"""Where so many lines of so many matched, the next ones are read without asking first: they will be read anyway."""
+
 HOT = 256
 """So often lines have the same hits before the combination gets code for just these."""
 
@@ -132,9 +135,21 @@ class Program:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(record).decode
+        self._asked = self._held = 0
 
     def matching(self, line: bytes) -> tuple[int, ...]:
-        """Those of the rules whose condition the line satisfies. Raises: Undecided."""
+        """Those of the rules whose condition the line satisfies. Raises: Undecided, also where it is not worth it."""
+        self._asked += 1
+        if self._asked > OFTEN:
+            if self._held >= MOSTLY and self._asked < OFTEN + REST:
+                raise Undecided
+            self._asked = self._held = 0
+        found = self._found(line)
+        if found:
+            self._held += 1
+        return found
+
+    def _found(self, line: bytes) -> tuple[int, ...]:
         if line.count(b"{") + (line.count(b"[") if b"[" in line else 0) > MAX_OPEN:
             raise Undecided
         try:

@@ -32,11 +32,12 @@ def test_a_match_is_what_its_parts_say_and_its_id_comes_from_rule_and_event():
     ]
 
 
-@pytest.mark.parametrize("judged", [True, False])
 @pytest.mark.parametrize(
     ("product", "any_logsource", "found"), [("linux", False, 1), ("mac", False, 0), ("mac", True, 1)]
 )
-def test_rules_picked_by_a_plan_are_asked_only_where_their_log_source_fits(product, any_logsource, found, judged):
+def test_rules_picked_by_a_plan_are_told_only_where_their_log_source_fits(product, any_logsource, found):
     detector = Detector(loaded(RULE), any_logsource=any_logsource)
-    assert len(detector.feed(an_event(product), (0,), judged=judged)) == found
-    assert detector.feed(an_event(product), (), judged=judged) == []
+    event = an_event(product)
+    assert len(detector.feed(event)) == found
+    assert len(detector.feed(event, detector.meant((0,), event.logsource))) == found
+    assert detector.feed(event, detector.meant((), event.logsource)) == []

@@ -101,8 +101,8 @@ def test_a_difference_is_told_with_what_was_missed_and_invented(monkeypatch):
     assert none == []
     feed = Detector.feed
 
-    def blind(self: Detector, event: Event, among: Sequence[int] | None = None, *, judged: bool = False) -> list[Match]:
-        return feed(self, event, None if among is None else (), judged=judged)
+    def blind(self: Detector, event: Event, satisfied: Sequence[int] | None = None) -> list[Match]:
+        return feed(self, event, None if satisfied is None else ())
 
     monkeypatch.setattr(Detector, "feed", blind)
     _, (difference,) = verified(rules, {"x": line}, "syslog", any_logsource=False)
