@@ -368,13 +368,13 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
             found.append(frozenset({Pattern(is_regex=False, data=quoted)}))
             if first and last and endings:
                 found.append(with_endings(Pattern(is_regex=False, data=quoted)))
-    if not text.isascii() and all(len(match[0]) < SHORT for match in _PLAIN.finditer(text)):
+    if not text.isascii():
         found.append(_spelled(text))
     return found
 
 
 def _spelled(text: str) -> Witness:
-    """The first character that is not ASCII, in all its spellings: for literals without anything better."""
+    """The first character that is not ASCII, in all its spellings: what is ASCII in the literal may be common."""
     from breachwatch.detect.folding import spellings
 
     char = next(char for char in text if not char.isascii())

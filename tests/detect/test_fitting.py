@@ -236,6 +236,15 @@ def test_a_plan_that_would_be_hardly_better_is_not_compiled(compiled):
     assert [name for name in compiled if name != "counting"] == ["hyperscan"]
 
 
+def test_a_text_whose_ascii_part_is_in_every_line_is_found_by_its_other_characters():
+    rules = rules_of(has("\u2800\u2800.exe"), has("s\u0131x"))
+    common = block("c:/windows/a.exe", "six s-x", repeat=1_000)
+    work = checked(
+        Selector(rules), stream(common, block("c:/a\u2800\u2800.exe", "\\u2800\\u2800.exe", "S\u0131X")), rules
+    )
+    assert work.candidates <= 3
+
+
 def test_rules_for_a_source_that_is_not_there_are_found_when_it_comes():
     rules = rules_of(has("kill"), And((has("omega"), has("alpha"))), logsource=LogSource("windows", "", "sysmon"))
     chosen = Selector(rules)
