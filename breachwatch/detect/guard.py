@@ -17,15 +17,16 @@ from typing import Any
 from breachwatch.detect.prefilter import beginning
 from breachwatch.detect.rule import And, Condition, Not, Or, Rule
 from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
+from breachwatch.model.passes import contains
 from breachwatch.model.rawform import RawForm
 
 MAX_LITERALS = 256
 """Larger sets say little that is worth asking."""
 
-FEW = 6
+FEW = 8
 """So many literals are looked for one by one; more in one pass."""
 
-PASS_COST, SEARCH_COST = 12, 8
+PASS_COST, SEARCH_COST = 8, 20
 """What one pass for many literals, or the search of an expression, costs beside the look-up of one literal."""
 
 MAX_NODES = 1_000
@@ -134,7 +135,7 @@ class Guards:
             made: Guard | None = None
             if source:
                 code = compile(f"lambda b: {source}", "<guard>", "eval")
-                made = eval(code, {"__builtins__": {}, **writer.constants})  # noqa: S307  # names of constants only
+                made = eval(code, {"__builtins__": {}, "has": contains, **writer.constants})  # noqa: S307  # names of constants only
             self._made[required] = made
         return self._made[required]
 
@@ -300,7 +301,7 @@ class _Writer:
         if len(literals) > FEW:
             asked = [self._pass(tuple(literals))]
         else:
-            asked = [f"{self.constant(one)} in b" for one in literals]
+            asked = [f"has(b, {self.constant(one)})" for one in literals]
         values = [self._value(one.data) for one in sorted(required.values)]
         return _joined(" or ", [*asked, *values, *expressions])
 
@@ -315,8 +316,8 @@ class _Writer:
 
     def _value(self, data: bytes) -> str:
         """A string that is no name; most are followed by a comma."""
-        followed = f"{self.constant(data + b',')} in b or {self._search(_value(data))}"
-        return f"({self.constant(data)} in b and ({followed}))"
+        followed = f"has(b, {self.constant(data + b',')}) or {self._search(_value(data))}"
+        return f"(has(b, {self.constant(data)}) and ({followed}))"
 
     def _search(self, expression: bytes) -> str:
         return f"{self.constant(re.compile(expression).search)}(b)"

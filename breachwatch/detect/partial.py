@@ -14,6 +14,7 @@ from breachwatch.detect.reference import OWN_PREFIXES
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import FieldValue
+from breachwatch.model.passes import contains, lowered
 
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
@@ -87,12 +88,12 @@ class _Fields(View):
         """The field is there, even as null. Raises: Undecided."""
         return self.getters[field](self.record) is not MISSING
 
-    def low(self) -> bytes:
-        """The line, in lower case as far as it is ASCII."""
+    def may_hold(self, text: bytes) -> bool:
+        """False if the line, in lower case as far as it is ASCII, lacks the text."""
         low: bytes | None = self.get(_LOW)
         if low is None:
-            low = self[_LOW] = self.line.lower()
-        return low
+            low = self[_LOW] = lowered(self.line)
+        return contains(low, text)
 
     def texts(self) -> list[str]:
         """Every text of the event that keywords search. Raises: Undecided."""

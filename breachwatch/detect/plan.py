@@ -17,7 +17,7 @@ from breachwatch.detect.prefilter import Hits, Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
-from breachwatch.model.passes import is_odd
+from breachwatch.model.passes import is_odd, lowered
 from breachwatch.model.rawform import RawForm
 
 MAX_LINE_BYTES = 65_536
@@ -145,7 +145,7 @@ class Plan:
                     hit = first if more is None else frozenset(more)
                     rules, narrow = known(hit) or entry_of(hit)
                     if narrow is not None:
-                        rules = narrow(data[start:end].lower())
+                        rules = narrow(lowered(data[start:end]))
                     if rules != ():
                         found.append(Candidate(start, end, rules, False, hit))
                     more = None

@@ -27,7 +27,7 @@ def test_an_empty_block_has_no_lines_and_nothing_odd(of_a_library):
 @example(b"\x7f\n", 1)
 def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
     for library in LIBRARIES:
-        lines_in, is_odd, holds = passes(library)
+        lines_in, is_odd, holds, contains, lowered = passes(library)
         part = data[start:]
         assert lines_in(part) == sum(byte == 10 for byte in part)
         assert is_odd(part) is any(byte == 0 or byte > 127 for byte in part)
@@ -35,6 +35,8 @@ def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
         if wanted:
             assert holds(data, wanted, 0, len(data))
             assert holds(data, wanted, start, len(data)) is (wanted in part)
+            assert contains(part, wanted) is (wanted in part)
+        assert lowered(data) == data.lower()
 
 
 @pytest.mark.parametrize("odd", [0x00, 0x80, 0xC3, 0xFF])
