@@ -66,12 +66,14 @@ class BlockReader:
         self.candidates += len(found)
         parsed = self._parsed(found, parser, form, block, context, logsource)
         self.events += lines - len(found) + len(parsed)
+        is_json = form.escapes_json
         verdicts = [
-            None if candidate.start in sampled else self._judged(candidate, event) for candidate, event in parsed
+            None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
+            for candidate, event in parsed
         ]
         for candidate, event in parsed if sampled else ():
             if candidate.start in sampled:
-                self._compare(event, sampled[candidate.start])
+                self._compare(event, sampled[candidate.start], is_json=is_json)
         feed = self.detector.feed
         return [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
 
@@ -102,17 +104,19 @@ class BlockReader:
         """Which rules a source is for."""
         return Scope(logsource, self.detector.any_logsource)
 
-    def _judged(self, candidate: Candidate, event: Event) -> Sequence[int]:
+    def _judged(self, candidate: Candidate, event: Event, *, is_json: bool) -> Sequence[int]:
         """Those of the candidate rules that the event satisfies, of its own log source alone; EVERY: of all rules."""
         rules, source = candidate.rules, event.logsource
         # a dirty line may be of a source that lines of this form never are (JSON among syslog)
         among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
-        return self.selector.judge.satisfied(among, event) if among and not candidate.is_judged else among
+        if candidate.is_judged or not among:
+            return among
+        return self.selector.judge.satisfied(among, event, event.raw if is_json and rules is not None else None)
 
-    def _compare(self, event: Event, before: Candidate | None) -> None:
+    def _compare(self, event: Event, before: Candidate | None, *, is_json: bool) -> None:
         if before is not None and before.rules is None:
             return
-        verdict = () if before is None else self._judged(before, event)
+        verdict = () if before is None else self._judged(before, event, is_json=is_json)
         self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))
 
 

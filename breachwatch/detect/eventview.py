@@ -9,8 +9,9 @@ from typing import Any
 from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View
 from breachwatch.detect.reference import OWN_PREFIXES, holds, searched_texts
 from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
+from breachwatch.detect.values import MAX_QUICK, MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import Event
+from breachwatch.model.passes import contains, lowered
 
 MISSING: Any = object()
 
@@ -22,14 +23,16 @@ Field = tuple[tuple[str, ...], frozenset[str]]
 class _EventFields(View):
     """The fields of an event."""
 
-    __slots__ = ("_event", "_fields", "_names", "_raws")
+    __slots__ = ("_event", "_fields", "_line", "_low", "_names", "_raws")
 
-    def __init__(self, event: Event, names: Sequence[Field]) -> None:
+    def __init__(self, event: Event, names: Sequence[Field], line: str | None) -> None:
         super().__init__()
         self._event = event
         self._fields = event.fields
         self._names = names
         self._raws: dict[int, Any] = {}
+        self._line = line
+        self._low: bytes | None = None
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
@@ -73,20 +76,30 @@ class _EventFields(View):
                 raise Undecided  # it is there, but elsewhere
         return MISSING
 
-    def may_hold(self, text: bytes) -> bool:  # noqa: ARG002
-        """True: an event does not know how its texts were written."""
-        return True
+    def may_hold(self, text: bytes) -> bool:
+        """False if the line is known and, in lower case, lacks the text."""
+        if self._line is None or self._is_text():
+            return True
+        if self._low is None:
+            self._low = lowered(self._line.encode("utf-8", "surrogatepass"))
+        return contains(self._low, text)
+
+    def _is_text(self) -> bool:
+        """The event is of a line of text, or of a record that could not be read."""
+        raw = self._event.raw
+        return raw[:1] != "{" or self._fields.get("message") == raw
 
     def texts(self) -> list[str]:
         """Every text of the event that keywords search."""
-        event = self._event
-        if event.raw[:1] != "{" or event.fields.get("message") == event.raw:
-            return list(searched_texts(event))
+        if self._is_text():
+            return list(searched_texts(self._event))
         texts: list[str] = []
-        for name, value in event.fields.items():
+        for name, value in self._fields.items():
             if not name.startswith(OWN_PREFIXES):
                 if type(value) is str and len(value) <= MAX_VALUE:
                     texts.append(value)
+                elif type(value) is int and -MAX_QUICK < value < MAX_QUICK:
+                    texts.append(str(value))
                 else:
                     texts.extend(all_texts(value))
         return texts
@@ -106,8 +119,11 @@ class Judge:
         self._names: list[Field] = []
         self._asked: Counter[int] = Counter()
 
-    def satisfied(self, rules: Sequence[int], event: Event) -> list[int]:
-        """Those of the rules, by position, whose condition the event satisfies."""
+    def satisfied(self, rules: Sequence[int], event: Event, line: str | None = None) -> list[int]:
+        """Those of the rules, by position, whose condition the event satisfies.
+
+        `line`: the JSON record that it comes from, where nothing in it is written in an unusual way.
+        """
         predicates, found = self._predicates, []
         view: View | None = None
         for index in rules:
@@ -117,7 +133,7 @@ class Judge:
                 self._asked[index] += 1
                 predicate = self._made(index) if self._asked[index] >= WORTH_IT else None
             if view is None:
-                view = _EventFields(event, self._names)
+                view = _EventFields(event, self._names, line)
             try:
                 if holds(self._rules[index].condition, event) if predicate is None else predicate(view):
                     found.append(index)

@@ -12,7 +12,7 @@ from breachwatch.detect.plan import Hit, Plan
 from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View
 from breachwatch.detect.reference import OWN_PREFIXES
 from breachwatch.detect.rule import Condition, Rule
-from breachwatch.detect.values import MAX_VALUE, all_texts, as_text, folded
+from breachwatch.detect.values import MAX_QUICK, MAX_VALUE, all_texts, as_text, folded
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered
 
@@ -30,9 +30,6 @@ HOT = 256
 
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
-
-MAX_QUICK = 10**18
-"""Whole numbers below this have one text, whatever reads them."""
 
 MISSING: Any = object()
 """Stands for a field that is not there."""

@@ -101,6 +101,9 @@ NUMERIC = frozenset("0123456789.+-eE")
 MAX_VALUE = 65_536
 """Longer texts are compared by their first so many characters."""
 
+MAX_QUICK = 10**18
+"""Whole numbers below this have one text, whatever reads them."""
+
 MAX_DEPTH = 64
 """Deeper nesting of JSON is not entered."""
 
