@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View
-from breachwatch.detect.reference import OWN_PREFIXES, holds, searched_texts
+from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View, record_texts
+from breachwatch.detect.reference import holds, searched_texts
 from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import MAX_QUICK, MAX_VALUE, all_texts, as_text, folded
+from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import Event
 from breachwatch.model.passes import contains, lowered
 
@@ -93,16 +93,7 @@ class _EventFields(View):
         """Every text of the event that keywords search."""
         if self._is_text():
             return list(searched_texts(self._event))
-        texts: list[str] = []
-        for name, value in self._fields.items():
-            if not name.startswith(OWN_PREFIXES):
-                if type(value) is str and len(value) <= MAX_VALUE:
-                    texts.append(value)
-                elif type(value) is int and -MAX_QUICK < value < MAX_QUICK:
-                    texts.append(str(value))
-                else:
-                    texts.extend(all_texts(value))
-        return texts
+        return record_texts(self._fields)
 
 
 WORTH_IT = 8

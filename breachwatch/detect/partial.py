@@ -9,10 +9,9 @@ from typing import Any
 import msgspec
 
 from breachwatch.detect.plan import Hit, Plan
-from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View
-from breachwatch.detect.reference import OWN_PREFIXES
+from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View, record_texts
 from breachwatch.detect.rule import Condition, Rule
-from breachwatch.detect.values import MAX_QUICK, MAX_VALUE, all_texts, as_text, folded
+from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered
 
@@ -100,15 +99,7 @@ class _Fields(View):
                 record: Mapping[str, FieldValue] = _decode_all(self.line)
             except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
                 raise Undecided from None
-            texts = self[_TEXTS] = []
-            for name, value in record.items():
-                if not name.startswith(OWN_PREFIXES):
-                    if type(value) is str and len(value) <= MAX_VALUE:
-                        texts.append(value)
-                    elif type(value) is int and -MAX_QUICK < value < MAX_QUICK:
-                        texts.append(str(value))
-                    else:
-                        texts.extend(all_texts(value))
+            texts = self[_TEXTS] = record_texts(record)
         return texts
 
 

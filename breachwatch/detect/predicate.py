@@ -9,9 +9,10 @@ Only positions of constants enter the code, never text from a rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
+from breachwatch.detect.reference import OWN_PREFIXES
 from breachwatch.detect.rule import (
     And,
     Condition,
@@ -26,7 +27,8 @@ from breachwatch.detect.rule import (
     Text,
     TimePart,
 )
-from breachwatch.detect.values import ANY, NUMERIC, ONE, comparison, folded
+from breachwatch.detect.values import ANY, MAX_QUICK, MAX_VALUE, NUMERIC, ONE, all_texts, comparison, folded
+from breachwatch.model import FieldValue
 
 MAX_NODES = 4_000
 """Conditions with more parts are left to the reference."""
@@ -57,6 +59,20 @@ class View(dict[int, Any]):
     def texts(self) -> list[str]:
         """Every text of the event that keywords search. Raises: Undecided."""
         raise NotImplementedError
+
+
+def record_texts(record: Mapping[str, FieldValue]) -> list[str]:
+    """What keywords search in a record, as the reference does; nearly every value is short text or a small number."""
+    texts: list[str] = []
+    for name, value in record.items():
+        if not name.startswith(OWN_PREFIXES):
+            if type(value) is str and len(value) <= MAX_VALUE:
+                texts.append(value)
+            elif type(value) is int and -MAX_QUICK < value < MAX_QUICK:
+                texts.append(str(value))
+            else:
+                texts.extend(all_texts(value))
+    return texts
 
 
 class Undecided(Exception):  # noqa: N818  # no error: the reference decides

@@ -79,11 +79,7 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        host = record.get("host")
-        if host is None:  # as in most records
-            if record.get("host.name") is None:
-                fields["host.name"] = context.host
-        elif not isinstance(host, str) and flat(record, "host.name") is None:
+        if not isinstance(record.get("host"), str) and flat(record, "host.name") is None:
             fields["host.name"] = context.host
         return Event(
             id=event_id(line, context.host), at_utc=at_utc, logsource=logsource_of(record), fields=fields, raw=text
@@ -165,7 +161,7 @@ def epoch_time(value: float) -> datetime | None:
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
-    dataset = flat(record, "event.dataset") if "event" in record or "event.dataset" in record else None
+    dataset = flat(record, "event.dataset")
     if isinstance(dataset, str) and dataset:
         known = DATASETS.get(dataset)
         if known is not None:

@@ -17,6 +17,9 @@ from breachwatch.parse.rawform import last_time_key
 STEPS = (1, 16)
 """How many of the last lines are tried before all are read."""
 
+TRIES = 16
+"""The same of records that look as if they told the time: looking for each anew goes over all that lies before it."""
+
 
 class _Needed(Exception):  # noqa: N818  # no error: it ends a try, and never leaves this module
     """A line asked for what only earlier lines say."""
@@ -53,12 +56,17 @@ class Skipped:
     def _recall_time(self) -> None:
         """The last record with a time of its own says everything."""
         data, stop = self.block.data, self.stop
-        while (place := last_time_key(data, self.start, stop)) >= 0:
+        for _ in range(TRIES):
+            place = last_time_key(data, self.start, stop)
+            if place < 0:
+                self.parser.memory.restore(self.saved)
+                return
             start = max(self.start, data.rfind(b"\n", self.start, place) + 1)
             if self._says_all(start, data.find(b"\n", place) + 1):
                 return
             stop = start
         self.parser.memory.restore(self.saved)
+        self._read(self.start, stop)
 
     def _says_all(self, start: int, stop: int) -> bool:
         """Read these lines; False if they ask for what only earlier ones say, or leave something open."""

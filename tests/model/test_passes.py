@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from breachwatch.model.passes import passes
 
 LIBRARIES = ("", "stringzilla")
+INSTALLED = [name for name in LIBRARIES if not name or find_spec(name) is not None]
 
 
 @pytest.fixture(params=LIBRARIES)
@@ -26,7 +29,7 @@ def test_an_empty_block_has_no_lines_and_nothing_odd(of_a_library):
 @example(b"\n" * 129, 0)
 @example(b"\x7f\n", 1)
 def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
-    for library in LIBRARIES:
+    for library in INSTALLED:
         lines_in, is_odd, holds, contains, lowered = passes(library)
         part = data[start:]
         assert lines_in(part) == sum(byte == 10 for byte in part)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,3 +67,13 @@ def test_only_records_that_may_tell_the_time_are_read(record, monkeypatch):
     parser.memory.forget(skipped.recall)
     assert parser.memory.at_utc is None
     assert not read
+
+
+def test_records_that_only_look_as_if_they_told_the_time_are_each_read_once_or_twice():
+    data = b'{"F":{"date":1},"G":"\\u0007"}\n' * 8_000  # a block of the size that is read
+    parser = parser_for("json")
+    skipped = Skipped(parser, Block(source="x", data=data, generation="g"), CONTEXT, 0, len(data), (None, None))
+    parser.memory.forget(skipped.recall)
+    before = time.process_time()
+    assert parser.memory.at_utc == CONTEXT.reference_utc
+    assert time.process_time() - before < 1.0  # looking for the last of them anew each time has no such bound
