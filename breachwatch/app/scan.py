@@ -10,22 +10,21 @@ from datetime import UTC, datetime, tzinfo
 from pathlib import Path
 from typing import BinaryIO
 
-import msgspec
-
 from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
+from breachwatch.app.told import JsonObject, event_object, gap_object
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Block, Event, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.model import Block, Gap, Incident, LogSource, Match, RawLine
 from breachwatch.watch.archive import read_pieces
 
-JsonObject = dict[str, object]
-"""What JSON can say; lists may be tuples."""
+Told = Match | Incident | JsonObject
+"""What a scan tells: these two as they are, for there may be many; all else as `told.py` says it."""
 
 _ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
 
@@ -65,7 +64,7 @@ class ScanTotals:
 
 @dataclass(slots=True)
 class Scan:
-    """One run over many inputs. Yields plain JSON objects with a `kind` (design.md section 6)."""
+    """One run over many inputs. Yields what is printed (design.md section 6)."""
 
     rules: RuleSet
     options: ScanOptions
@@ -77,7 +76,7 @@ class Scan:
     _book: IncidentBook = field(default_factory=IncidentBook)
     _selector: Selector | None = None
 
-    def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[JsonObject]:
+    def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[Told]:
         """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
         started, cpu = time.perf_counter(), time.process_time()
         self._selector = Selector(self.rules, store=self.plans)
@@ -87,12 +86,12 @@ class Scan:
                 yield from self._scan_one(item, detector)
         for incident in self._book.incidents():
             self.totals.incidents += 1
-            yield incident_object(incident)
+            yield incident
         self.totals.seconds = time.perf_counter() - started
         self.totals.cpu_seconds = time.process_time() - cpu
         yield self._summary()
 
-    def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[JsonObject]:
+    def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[Told]:
         options = self.options
         pipeline = Pipeline(
             host=options.host,
@@ -126,19 +125,16 @@ class Scan:
                 self.totals.lines += 1
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
-    def _told(self, found: Iterable[Found]) -> Iterator[JsonObject]:
+    def _told(self, found: Iterable[Found]) -> Iterator[Told]:
         told = list(found)
-        add = self._book.add
-        for _, matches in told:
+        add, with_events = self._book.add, self.options.with_events
+        for event, matches in told:
             self.totals.matches += len(matches)
             for match in matches:
                 add(match)
-        for event, matches in told:
-            shown = event_object(event) if matches or self.options.with_events else {}
-            if self.options.with_events:
-                yield {"kind": "event", **shown}
-            for match in matches:
-                yield match_object(match, shown if match.event is event else None)
+            if with_events:
+                yield {"kind": "event", **event_object(event)}
+            yield from matches
 
     def _summary(self) -> JsonObject:
         totals = self.totals
@@ -196,66 +192,3 @@ def _reference(item: Path | BinaryIO) -> Callable[[], datetime]:
         return SystemClock().now
     changed = datetime.fromtimestamp(item.stat().st_mtime, UTC)
     return lambda: changed
-
-
-def iso(moment: datetime) -> str:
-    """RFC 3339 in UTC with `Z`."""
-    text: str = msgspec.to_builtins(moment if moment.tzinfo is UTC else moment.astimezone(UTC))
-    return text
-
-
-def event_object(event: Event) -> JsonObject:
-    """An event in flat ECS names."""
-    return {"@timestamp": iso(event.at_utc), **event.fields} if "@timestamp" not in event.fields else {**event.fields}
-
-
-def match_object(match: Match, event: JsonObject | None = None) -> JsonObject:
-    """The `match` line of the contract. `event`: its event's object, where it is there already."""
-    found: JsonObject = {
-        "kind": "match",
-        "id": match.id,
-        "rule.id": match.rule.id,
-        "rule.title": match.rule.title,
-        "rule.level": str(match.rule.level),
-        "rule.author": match.rule.author,
-        "tags": match.rule.tags,
-        "event": event_object(match.event) if event is None else event,
-    }
-    if match.window is not None:
-        window = match.window
-        found["group"] = dict(match.group)
-        found["window"] = {"first": iso(window.first), "last": iso(window.last), "count": window.count}
-    return found
-
-
-def incident_object(incident: Incident) -> JsonObject:
-    """The `incident` line of the contract."""
-    entities = {name: incident.entities.get(name, ()) for name in ENTITY_FIELDS}
-    return {
-        "kind": "incident",
-        "id": incident.id,
-        "title": incident.title,
-        "severity": str(incident.severity),
-        "state": str(incident.state),
-        "first_seen": iso(incident.first_seen),
-        "last_seen": iso(incident.last_seen),
-        "count": incident.count,
-        "rules": incident.rules,
-        "entities": entities,
-    }
-
-
-ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
-"""What an incident says it is about, always all four."""
-
-
-def gap_object(gap: Gap) -> JsonObject:
-    """The `gap` line of the contract: something could not be seen."""
-    return {
-        "kind": "gap",
-        "source": gap.source,
-        "reason": gap.reason,
-        "at": iso(gap.at_utc),
-        "lost_bytes": gap.lost_bytes,
-        "detail": gap.detail,
-    }

@@ -28,7 +28,7 @@ def incident() -> None:
 @click.pass_obj
 def list_incidents(config: Path | None, states: tuple[str, ...], as_json: bool) -> None:
     """Incidents, newest first."""
-    from breachwatch.app.scan import incident_object, iso
+    from breachwatch.app.told import incident_object, iso
     from breachwatch.app.wiring import operations
     from breachwatch.config.settings import load_settings
 
@@ -51,7 +51,7 @@ def list_incidents(config: Path | None, states: tuple[str, ...], as_json: bool) 
 def show(config: Path | None, incident_id: str, as_json: bool) -> None:
     """One incident with its history, facts and latest matches."""
     from breachwatch.app.operate import require_incident
-    from breachwatch.app.scan import incident_object, iso, match_object
+    from breachwatch.app.told import incident_object, iso, match_object
     from breachwatch.app.wiring import operations
     from breachwatch.config.settings import load_settings
 

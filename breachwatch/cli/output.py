@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from types import TracebackType
-from typing import Self
+from typing import BinaryIO, Self
 
 import click
 import msgspec
+
+from breachwatch.app.told import event_object, in_utc, incident_line, incident_object, match_object, rule_object
+from breachwatch.model import Event, Incident, Match
 
 BUFFERED_LINES = 1_000
 """Lines that wait at most: about half a megabyte."""
@@ -29,38 +32,49 @@ def json_line(item: Mapping[str, object]) -> bytes:
         return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
-def json_lines(items: Iterable[dict[str, object]]) -> Iterator[bytes]:
-    """The same of many objects. An `event` that several matches in a row have is encoded once."""
-    last: object = None
-    last_json = msgspec.Raw(b"null")
-    for item in items:
-        event = item.get("event")
-        try:
-            if event is not last:
-                last_json = msgspec.Raw(_encoder.encode(event))
-                last = event
-            yield _encoder.encode(item if event is None else item | {"event": last_json}) + b"\n"
-        except UnicodeEncodeError:
-            yield json_line(item)
-
-
 class JsonLines:
     """Objects on standard output, one a line, in few writes. They are out after `flush`, and at the end of `with`."""
 
-    def __init__(self) -> None:
-        self._items: list[dict[str, object]] = []
+    def __init__(self, stream: BinaryIO | None = None) -> None:
+        """`stream`: instead of standard output."""
+        self._stream = stream
+        self._lines: list[bytes] = []
+        self._rules: dict[str, bytes] = {}
+        """What all matches of a rule say, by its id."""
+        self._event: Event | None = None
+        self._event_json = b""
+        """The last event that matched: it may match again."""
 
-    def add(self, item: dict[str, object]) -> None:
-        """One object more, which nobody changes any more."""
-        self._items.append(item)
-        if len(self._items) >= BUFFERED_LINES:
+    def add(self, item: Match | Incident | Mapping[str, object]) -> None:
+        """One object more."""
+        try:
+            if isinstance(item, Match):
+                line = self._match(item) if item.window is None else json_line(match_object(item))
+            elif isinstance(item, Incident):
+                line = _encoder.encode(incident_line(item)) + b"\n"
+            else:
+                line = json_line(item)
+        except UnicodeEncodeError:
+            line = json_line(as_object(item))
+        self._lines.append(line)
+        if len(self._lines) >= BUFFERED_LINES:
             self.flush()
+
+    def _match(self, match: Match) -> bytes:
+        """What `match_object` says, put together from what was said before. Raises: UnicodeEncodeError."""
+        rule = self._rules.get(match.rule.id)
+        if rule is None:
+            rule = self._rules[match.rule.id] = _encoder.encode(rule_object(match.rule))[1:-1]
+        if match.event is not self._event:
+            self._event_json = event_json(match.event)
+            self._event = match.event
+        return b'{"kind":"match","id":"%b",%b,"event":%b}\n' % (match.id.encode("ascii"), rule, self._event_json)
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""
-        if self._items:
-            items, self._items = self._items, []
-            click.echo(b"".join(json_lines(items)), nl=False)
+        if self._lines:
+            lines, self._lines = self._lines, []
+            click.echo(b"".join(lines), self._stream, nl=False)
 
     def __enter__(self) -> Self:
         return self
@@ -69,6 +83,21 @@ class JsonLines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.flush()
+
+
+def event_json(event: Event) -> bytes:
+    """What `event_object` says. Raises: UnicodeEncodeError."""
+    fields = event.fields
+    if not fields or "@timestamp" in fields:
+        return _encoder.encode(event_object(event))
+    return b'{"@timestamp":%b,%b' % (_encoder.encode(in_utc(event.at_utc)), _encoder.encode(fields)[1:])
+
+
+def as_object(item: Match | Incident | Mapping[str, object]) -> Mapping[str, object]:
+    """What a scan tells, as an object."""
+    if isinstance(item, Match):
+        return match_object(item)
+    return incident_object(item) if isinstance(item, Incident) else item
 
 
 _encoder = msgspec.json.Encoder()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import BinaryIO
@@ -13,7 +14,7 @@ import click
 from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
-from breachwatch.cli.output import JsonLines, safe
+from breachwatch.cli.output import JsonLines, as_object, safe
 from breachwatch.cli.ruleset import rules_for
 from breachwatch.errors import RuleError, UsageError
 from breachwatch.model import LogSource
@@ -78,7 +79,7 @@ def scan(
             if as_json:
                 lines.add(item)
             else:
-                _print_text(item)
+                _print_text(as_object(item))
     if stats:
         _print_stats(work.totals)
     return 1 if work.totals.matches else 0
@@ -105,7 +106,7 @@ def _logsource(text: str | None) -> tuple[LogSource | None, bool]:
     return LogSource(**parts), False
 
 
-def _print_text(item: dict[str, object]) -> None:
+def _print_text(item: Mapping[str, object]) -> None:
     if item["kind"] == "match":
         event = item["event"]
         assert isinstance(event, dict)
@@ -120,7 +121,7 @@ def _print_text(item: dict[str, object]) -> None:
         click.echo(f"{item['lines']} lines, {item['matches']} matches, {item['incidents']} incidents")
 
 
-def _entities(item: dict[str, object]) -> dict[str, list[str]]:
+def _entities(item: Mapping[str, object]) -> dict[str, list[str]]:
     entities = item["entities"]
     assert isinstance(entities, dict)
     return entities

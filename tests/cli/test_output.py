@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import json
 import select
 import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from breachwatch.cli.output import JsonLines, json_line, json_lines
+from breachwatch.cli.output import JsonLines, as_object, json_line
+from breachwatch.model import Event, Incident, Level, LogSource, Match, RuleRef, Window
 from tests.cli.test_scan import LINES, RULES
 from tests.e2e.harness import COMMAND
 
@@ -23,6 +27,7 @@ _values = st.recursive(
 )  # fmt: skip
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw builds Unicode tables
 @given(st.dictionaries(st.text(st.characters(exclude_categories=())), _values, max_size=6))
 def test_a_line_says_what_the_object_says_in_its_order(item):
     line = json_line(item)
@@ -59,11 +64,54 @@ def test_lines_are_written_together_and_all_of_them_by_the_end(capfdbinary):
     assert [json.loads(line)["n"] for line in told] == list(range(1, 2_500))
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.dictionaries(st.text(), _values, max_size=3)), max_size=6))
-def test_an_event_of_several_matches_stands_in_each_of_them(pairs):
-    events = [{"message": "one"}, {"message": "\udcff", "n": 1}, None]
-    items = [{"kind": "match", "event": events[place], **rest} for place, rest in pairs]
-    assert [json.loads(line) for line in json_lines(items)] == [json.loads(json_line(item)) for item in items]
+_text = st.text(st.characters(exclude_categories=()), max_size=12)
+_moments = st.integers(0, 10**12).map(lambda ms: datetime.fromtimestamp(ms / 1e3, UTC)) | st.just(
+    datetime(2026, 7, 1, 12, tzinfo=ZoneInfo("Europe/Berlin"))
+)
+_rules = st.builds(
+    RuleRef,
+    id=st.sampled_from(["one", "two", 'Regel \u00fc "3"']),
+    title=st.just("A title"),
+    level=st.just(Level.HIGH),
+    tags=st.just(("attack.t1110",)),
+)
+_events = st.builds(
+    Event,
+    id=st.just("0" * 32),
+    at_utc=_moments,
+    logsource=st.just(LogSource()),
+    fields=st.dictionaries(_text | st.just("@timestamp"), _values, max_size=4),
+)
+_matches = st.builds(
+    Match,
+    id=st.text("0123456789abcdef", min_size=1),
+    rule=_rules,
+    event=_events,
+    group=st.dictionaries(_text, _text, max_size=1),
+    window=st.none() | st.builds(Window, first=_moments, last=_moments, count=st.integers(0, 9)),
+)
+_incidents = st.builds(
+    Incident,
+    id=_text,
+    title=_text,
+    severity=st.sampled_from(Level),
+    opened_at=_moments,
+    first_seen=_moments,
+    last_seen=_moments,
+    count=st.integers(0, 9),
+    rules=st.tuples(_text),
+    entities=st.dictionaries(st.sampled_from(["source.ip", "user.name"]), st.tuples(_text), max_size=2),
+)
+
+
+@given(st.lists(_matches | _incidents | st.fixed_dictionaries({"kind": st.just("gap"), "detail": _text}), max_size=6))
+def test_what_is_put_together_says_what_the_objects_say(items):
+    written = io.BytesIO()
+    again = [item for item in items for _ in range(2)]  # an event may match twice in a row
+    with JsonLines(written) as lines:
+        for item in again:
+            lines.add(item)
+    assert written.getvalue() == b"".join(json_line(as_object(item)) for item in again)
 
 
 def test_what_was_found_is_told_before_more_input_is_waited_for(tmp_path: Path):
