@@ -44,13 +44,19 @@ def _beside_rg(task: str, bench: Bench, table: Table, programs: Programs, kind: 
     is_auth = kind == "auth"
     folder = bench.keyword_rules() if is_auth else bench.sigmahq / "web"
     log_format = "syslog" if is_auth else "nginx"
-    runners = [bench.scan(folder, log_format, *(ANY_SOURCE if is_auth else ()))]
+    source = ANY_SOURCE if is_auth else ()
+    runners = [
+        bench.scan(folder, log_format, "--count", *source, name="breachwatch scan --count"),
+        bench.scan(folder, log_format, *source),
+    ]
     said = _rg(runners, bench, programs, folder, log_format, file, any_logsource=is_auth)
     table.on(file)
-    ours, *peers = race(runners, file, bench.scratch, bench.runs)
+    ours, told, *peers = race(runners, file, bench.scratch, bench.runs)
     table.ours(task, ours)
+    table.ours(task, told, f"each match as JSON; {alike(ours, told)}")
     for peer, note in zip(peers, said, strict=True):
         table.peer(task, peer, ours, must, note)
+        table.peer(task, peer, told, None, "the same run, beside matches as JSON")
     if not peers:
         table.left_out(task, "rg is not installed")
 
@@ -85,6 +91,8 @@ def json_events(bench: Bench, table: Table, programs: Programs) -> None:
         runners = [
             bench.scan(folder, "json", name="breachwatch scan"),
             bench.scan(folder, "json", *ANY_SOURCE, name="breachwatch scan --logsource any"),
+            bench.scan(folder, "json", "--count", name="breachwatch scan --count"),
+            bench.scan(folder, "json", "--count", *ANY_SOURCE, name="breachwatch scan --count --logsource any"),
         ]
         said = _rg(runners, bench, programs, folder, "json", file, any_logsource=True)
         first_peer = len(runners)
@@ -92,12 +100,12 @@ def json_events(bench: Bench, table: Table, programs: Programs) -> None:
             runners += [rsigma(programs.rsigma, folder, mode) for mode in RSIGMA_MODES]
         table.on(file)
         results = race(runners, file, bench.scratch, bench.runs)
-        routed, anything = results[:2]
-        table.ours(task, routed)
-        table.ours(task, anything)
-        for peer, note in zip(results[2:first_peer], said, strict=True):
-            table.peer(task, peer, routed, 0.5, note)
-            table.peer(task, peer, anything, 0.5, "the same run, beside --logsource any")
+        routed, anything, *counted = results[:4]
+        for one in results[:4]:
+            table.ours(task, one, alike(one, anything if "any" in one.name else routed))
+        for peer, note in zip(results[4:first_peer], said, strict=True):
+            for ours, must in ((counted[0], 0.5), (counted[1], 0.5), (routed, None), (anything, None)):
+                table.peer(task, peer, ours, must, f"{note}; beside {ours.name}")
         if not said:
             table.left_out(task, "rg is not installed")
         beside_rsigma(task, table, routed, anything, results[first_peer:], must=5.0)

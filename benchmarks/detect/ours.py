@@ -85,12 +85,15 @@ class Bench:
 
 
 def matches(output: Path) -> tuple[int, Mapping[str, int]]:
-    """Matches that `scan --json` printed, by rule."""
+    """Matches that `scan --json` printed or counted, by rule."""
     by_rule: Counter[str] = Counter()
     with output.open("rb") as printed:
         for line in printed:
-            if line.startswith((b'{"kind": "match"', b'{"kind":"match"')):
+            if line.startswith(b'{"kind":"match"'):
                 by_rule[json.loads(line)["rule.id"]] += 1
+            elif line.startswith(b'{"kind":"count"'):
+                counted = json.loads(line)
+                by_rule[counted["rule.id"]] += counted["matches"]
     return by_rule.total(), by_rule
 
 

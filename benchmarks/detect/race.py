@@ -17,6 +17,9 @@ Found = Callable[[Path], tuple[int, Mapping[str, int]]]
 LEAST_S = 1e-3
 """No difference is taken for less."""
 
+_INSTALLED = {"PYTHONDONTWRITEBYTECODE": ""}
+"""Programs in Python keep their compiled modules, as what is installed has them."""
+
 NOISE = 0.2
 """Starts differ by so much of themselves from run to run on a busy machine."""
 
@@ -57,7 +60,7 @@ def cpu_seconds(runner: Runner, file: Path, output: Path) -> float:
     with output.open("wb") as printed, output.with_suffix(".err").open("wb") as said:
         subprocess.run(
             runner.command(file), stdout=printed, stderr=said, stdin=subprocess.DEVNULL, cwd=runner.folder,
-            env={**os.environ, **runner.environment}, check=False,
+            env={**os.environ, **_INSTALLED, **runner.environment}, check=False,
         )  # fmt: skip
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime

@@ -6,6 +6,7 @@ is what reading every line would have given. A sample of lines is judged without
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from breachwatch.model.passes import lines_in
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser
+from breachwatch.parse.jsonlines import source_in
 from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
@@ -76,6 +78,51 @@ class BlockReader:
                 self._compare(event, sampled[candidate.start], is_json=is_json)
         feed = self.detector.feed
         return [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
+
+    def count(
+        self,
+        block: Block,
+        parser: Parser,
+        form: RawForm,
+        context: ParseContext,
+        logsource: LogSource | None,
+        counts: Counter[int],
+    ) -> None:
+        """Add to `counts` how many events satisfy which rule, by position. Lines judged already are not parsed.
+
+        For rules that no correlation reads: nothing is fed.
+        """
+        data = block.data
+        lines = lines_in(data)
+        self.lines += lines
+        found = self.selector.candidates(form, self.scope(logsource), data)
+        self.candidates += len(found)
+        unknown = []
+        for candidate in found:
+            known = self._known(candidate, data, form, logsource)
+            if known is None:
+                unknown.append(candidate)
+            else:
+                counts.update(known)
+        parsed = self._parsed(unknown, parser, form, block, context, logsource)
+        self.events += lines - len(unknown) + len(parsed)
+        for candidate, event in parsed:
+            counts.update(self._judged(candidate, event, is_json=form.escapes_json))
+
+    def _known(
+        self, candidate: Candidate, data: bytes, form: RawForm, logsource: LogSource | None
+    ) -> Sequence[int] | None:
+        """What `_judged` says of a line whose verdict is known before it is parsed; None for another."""
+        rules = candidate.rules
+        if rules is None or not candidate.is_judged:
+            return None
+        if self.detector.any_logsource:
+            return rules
+        if logsource is None:
+            if not form.escapes_json:
+                return None
+            logsource = source_in(data[candidate.start : candidate.end])
+        return None if logsource is None else self.detector.meant(rules, logsource)
 
     def _parsed(
         self,

@@ -6,6 +6,7 @@ very same code, so what a scan finds is what the daemon finds.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
@@ -172,6 +173,20 @@ class Pipeline:
         else:
             yield from self._fed(self.parse(seen, how))
 
+    def tally(self, seen: Seen, how: SourceFormat) -> Counter[str]:
+        """How many matches each rule has, by its id: those of `matches`, for which not every line has to be parsed."""
+        if not (isinstance(seen, Block) and self.is_prefiltering) or self.detector.rules.correlations:
+            return _by_rule(self.matches(seen, how))
+        positions: Counter[int] = Counter()
+        counts = _by_rule(self._block_matches(seen, how, None, positions))
+        rules = self.detector.rules.rules
+        counts.update({rules[index].ref.id: count for index, count in positions.items() if rules[index].emits})
+        return counts
+
+    def late_tally(self, *, everything: bool = False) -> Counter[str]:
+        """The same of `late_matches`."""
+        return _by_rule(self.late_matches(everything=everything))
+
     def late_matches(self, *, everything: bool = False) -> Iterator[Found]:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
         released, self._released = self._released, []
@@ -189,8 +204,13 @@ class Pipeline:
             self._events += 1
             yield event, self.detector.feed(event)
 
-    def _block_matches(self, block: Block, how: SourceFormat, found: list[Candidate] | None) -> Iterator[Found]:
-        """The same of a block, whose first lines may still have to tell the format."""
+    def _block_matches(
+        self, block: Block, how: SourceFormat, found: list[Candidate] | None, counts: Counter[int] | None = None
+    ) -> Iterator[Found]:
+        """The same of a block, whose first lines may still have to tell the format.
+
+        `counts`: once they have, matches are only counted, by the position of the rule.
+        """
         key = how.format, block.source
         parser = self._parser(key)
         start = 0
@@ -198,9 +218,12 @@ class Pipeline:
             form = form_of(parser)
             if form is not None:
                 rest = block if start == 0 else block.after(start)
-                yield from self._reader.read(
-                    rest, parser, form, self._context(how), how.logsource, found if rest is block else None
-                )
+                if counts is not None:
+                    self._reader.count(rest, parser, form, self._context(how), how.logsource, counts)
+                else:
+                    yield from self._reader.read(
+                        rest, parser, form, self._context(how), how.logsource, found if rest is block else None
+                    )
                 self._note_holding(key, how)
                 return
             end = block.data.find(b"\n", start) + 1
@@ -237,6 +260,10 @@ class Pipeline:
             self._parser(key).parse(line, ParseContext(host=self.host, reference_utc=self.now()))
             if key in self._assemblers:
                 self._holding[key] = self._assemblers[key], how
+
+
+def _by_rule(found: Iterable[Found]) -> Counter[str]:
+    return Counter(match.rule.id for _, matches in found for match in matches)
 
 
 def _placed(events: Sequence[Event], how: SourceFormat) -> Sequence[Event]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
@@ -13,14 +14,14 @@ from typing import BinaryIO
 from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.app.told import JsonObject, event_object, gap_object
+from breachwatch.app.told import JsonObject, event_object, gap_object, rule_object
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.errors import WatchError
 from breachwatch.incident.grouping import IncidentBook
-from breachwatch.model import Block, Gap, Incident, LogSource, Match, RawLine
+from breachwatch.model import Block, Gap, Incident, LogSource, Match, RawLine, RuleRef
 from breachwatch.watch.archive import read_pieces
 
 Told = Match | Incident | JsonObject
@@ -40,6 +41,10 @@ class ScanOptions:
     logsource: LogSource | None = None
     any_logsource: bool = False
     with_events: bool = False
+    by_rule: bool = False
+    """Keep account of what each rule costs."""
+    count_only: bool = False
+    """Only count the matches of each rule."""
     prefilter: bool = True
     """Read only lines that a rule may match; the matches are the same without."""
     max_line_bytes: int = 65_536
@@ -60,6 +65,8 @@ class ScanTotals:
     incidents: int = 0
     seconds: float = 0.0
     cpu_seconds: float = 0.0
+    rules: list[tuple[int, int, RuleRef]] = field(default_factory=list)
+    """Lines that the prefilter let through for a rule, its matches, and the rule; dearest first. If asked for."""
 
 
 @dataclass(slots=True)
@@ -74,21 +81,32 @@ class Scan:
     plans: PlanStore | None = None
     """Where fitted plans are kept from run to run."""
     _book: IncidentBook = field(default_factory=IncidentBook)
+    _counts: Counter[str] = field(default_factory=Counter)
+    """Matches by rule id, where they are counted."""
     _selector: Selector | None = None
 
     def run(self, inputs: Sequence[Path | BinaryIO]) -> Iterator[Told]:
-        """Events (if asked), matches and gaps as they come; incidents and a summary at the end. Raises: WatchError."""
+        """Events (if asked), matches and gaps as they come; at the end incidents, or counts, and a summary.
+
+        Raises: WatchError.
+        """
         started, cpu = time.perf_counter(), time.process_time()
         self._selector = Selector(self.rules, store=self.plans)
+        if self.options.by_rule:
+            self._selector.looked_at = Counter()
         for group in rotation_groups(expand(inputs)):
             detector = Detector(self.rules, any_logsource=self.options.any_logsource)
             for item in group:
                 yield from self._scan_one(item, detector)
+        if self.options.count_only:
+            yield from self._counted()
         for incident in self._book.incidents():
             self.totals.incidents += 1
             yield incident
         self.totals.seconds = time.perf_counter() - started
         self.totals.cpu_seconds = time.process_time() - cpu
+        if self._selector.looked_at is not None:
+            self.totals.rules = self._costs(self._selector.looked_at)
         yield self._summary()
 
     def _scan_one(self, item: Path | BinaryIO, detector: Detector) -> Iterator[Told]:
@@ -107,10 +125,16 @@ class Scan:
             if isinstance(seen, Gap):
                 yield gap_object(seen)
             before = pipeline.lines
-            yield from self._told(pipeline.matches(seen, how))
+            if options.count_only:
+                self._counts += pipeline.tally(seen, how)
+            else:
+                yield from self._told(pipeline.matches(seen, how))
             self._count(seen, pipeline.lines - before)
             self.pause()
-        yield from self._told(pipeline.late_matches(everything=True))
+        if options.count_only:
+            self._counts += pipeline.late_tally(everything=True)
+        else:
+            yield from self._told(pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events
         self.totals.candidates += pipeline.candidates
 
@@ -127,14 +151,29 @@ class Scan:
 
     def _told(self, found: Iterable[Found]) -> Iterator[Told]:
         told = list(found)
-        add, with_events = self._book.add, self.options.with_events
+        add, with_events, by_rule = self._book.add, self.options.with_events, self.options.by_rule
         for event, matches in told:
             self.totals.matches += len(matches)
+            if by_rule:
+                self._counts.update(match.rule.id for match in matches)
             for match in matches:
                 add(match)
             if with_events:
                 yield {"kind": "event", **event_object(event)}
             yield from matches
+
+    def _counted(self) -> Iterator[JsonObject]:
+        """Rules with matches that were only counted, those with most first."""
+        refs = {rule.ref.id: rule.ref for rule in self.rules.rules}
+        refs |= {rule.ref.id: rule.ref for rule in self.rules.correlations}
+        for rule_id, matches in self._counts.most_common():
+            self.totals.matches += matches
+            yield {"kind": "count", **rule_object(refs[rule_id]), "matches": matches}
+
+    def _costs(self, looked_at: Counter[int]) -> list[tuple[int, int, RuleRef]]:
+        refs = [(rule.ref, looked_at[position]) for position, rule in enumerate(self.rules.rules)]
+        costs = [(looked, self._counts[ref.id], ref) for ref, looked in refs if looked or self._counts[ref.id]]
+        return sorted(costs, key=lambda cost: (-cost[0], -cost[1], cost[2].id))
 
     def _summary(self) -> JsonObject:
         totals = self.totals

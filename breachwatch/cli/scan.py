@@ -32,8 +32,11 @@ LOGSOURCE_PARTS = ("product", "category", "service")
 @click.option("--host", default="localhost", show_default=True, help="Host name of lines that name none.")
 @click.option("--logsource", help="What the input is: product=linux,category=process_creation,service=… or any.")
 @click.option("--events", is_flag=True, help="Print every event too (with --json).")
+@click.option("--count", is_flag=True, help="Only count the matches of each rule; no incidents.")
 @click.option("--no-prefilter", is_flag=True, help="Evaluate every rule on every event.")
-@click.option("--stats", is_flag=True, help="Figures of the run on standard error.")
+@click.option(
+    "--stats", is_flag=True, help="Figures of the run, and the lines looked at for each rule, on standard error."
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line.")
 @click.pass_obj
 def scan(
@@ -46,6 +49,7 @@ def scan(
     host: str,
     logsource: str | None,
     events: bool,
+    count: bool,
     no_prefilter: bool,
     stats: bool,
     as_json: bool,
@@ -68,7 +72,9 @@ def scan(
         year=year,
         logsource=source,
         any_logsource=any_source,
-        with_events=events and as_json,
+        with_events=events and as_json and not count,
+        count_only=count,
+        by_rule=stats,
         prefilter=not no_prefilter,
     )
     lines = JsonLines()
@@ -117,6 +123,8 @@ def _print_text(item: Mapping[str, object]) -> None:
         click.echo(f"incident  {item['severity']:<13} {safe(item['title'], 60):<60} {safe(', '.join(named), 100)}")
     elif item["kind"] == "gap":
         click.echo(f"gap       {safe(item['source'], 80)}: {item['reason']} {safe(item['detail'], 120)}")
+    elif item["kind"] == "count":
+        click.echo(f"{item['matches']:>9}  {item['rule.level']:<13} {safe(item['rule.title'], 90)}")
     elif item["kind"] == "summary":
         click.echo(f"{item['lines']} lines, {item['matches']} matches, {item['incidents']} incidents")
 
@@ -135,3 +143,7 @@ def _print_stats(totals: ScanTotals) -> None:
         f"{totals.matches} matches in {totals.seconds:.2f} s ({cpu:.2f} CPU-s, {totals.lines / cpu:,.0f} lines/CPU-s)",
         err=True,
     )
+    if totals.rules:
+        click.echo(f"{'looked at':>12} {'matches':>9}  rule", err=True)
+    for looked_at, matches, rule in totals.rules:
+        click.echo(f"{looked_at:>12} {matches:>9}  {safe(rule.title, 60)} ({safe(rule.id, 40)})", err=True)

@@ -1,4 +1,4 @@
-"""JSON lines judged from the few fields that their candidate rules read; most are dismissed without a full decode."""
+"""Lines judged before they are parsed: JSON from the few fields that candidate rules read, text by its words."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered
+from breachwatch.model.rawform import RawForm
 
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
@@ -103,8 +104,43 @@ class _Fields(View):
         return texts
 
 
+class _Line(View):
+    """A line of text, whose fields nobody has read."""
+
+    __slots__ = ("_text",)
+
+    def __init__(self, line: bytes) -> None:
+        self._text = line.decode().rstrip("\r\n")
+
+    def __missing__(self, field: int) -> str:
+        if field != WHOLE:
+            raise Undecided
+        whole = self[field] = folded(self._text)
+        return whole
+
+    def may_hold(self, text: bytes) -> bool:  # noqa: ARG002  # looking at the text itself costs no more
+        """Always: who asks looks at the text next."""
+        return True
+
+    def texts(self) -> list[str]:
+        """What keywords search."""
+        return [self._text]
+
+
+class LineProgram:
+    """The code of one combination of rules that search for nothing but keywords, over a line of text."""
+
+    def __init__(self, parts: Sequence[tuple[int, Predicate]]) -> None:
+        self._parts = parts
+
+    def matching(self, line: bytes) -> tuple[int, ...]:
+        """Those of the rules whose condition the line satisfies, which is not dirty."""
+        view = _Line(line)
+        return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
 class Program:
-    """The code of one combination of rules."""
+    """The code of one combination of rules over a JSON line."""
 
     def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names]) -> None:
         self._parts = parts
@@ -169,13 +205,13 @@ _Key = tuple[tuple[int, ...], Hit | None]
 class Programs:
     """Programs by combination of rules, made for those that come often."""
 
-    def __init__(self, rules: Sequence[Rule], derived: frozenset[str]) -> None:
+    def __init__(self, rules: Sequence[Rule], form: RawForm) -> None:
+        """`form`: of the lines. Those of text get code for rules that read no field."""
         self._rules = rules
-        self._derived = derived
-        """Fields that an event has whatever the line says."""
+        self._form = form
         self._generator = Generator()
         self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
-        self._programs: dict[_Key, Program | None] = {}
+        self._programs: dict[_Key, Program | LineProgram | None] = {}
         self._seen: dict[_Key, int] = {}
         self._plan: Plan | None = None
 
@@ -198,7 +234,7 @@ class Programs:
         except Undecided:
             return None
 
-    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> Program | None:
+    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> Program | LineProgram | None:
         """Code for these hits where they came very often, else for the rules in general where these came often."""
         if hit is not None and self._count((rules, hit)) < HOT:
             general = rules, None
@@ -217,7 +253,7 @@ class Programs:
         seen = self._seen[key] = self._seen.get(key, 0) + 1
         return seen
 
-    def _made(self, rules: tuple[int, ...], hit: Hit | None) -> Program | None:
+    def _made(self, rules: tuple[int, ...], hit: Hit | None) -> Program | LineProgram | None:
         parts: list[tuple[int, Predicate]] = []
         numbers: set[int] = set()
         for index in rules:
@@ -226,6 +262,8 @@ class Programs:
                 return None
             parts.append((index, found[0]))
             numbers |= found[1]
+        if not self._form.escapes_json:
+            return LineProgram(parts)
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
         return Program(parts, names)
 
@@ -245,9 +283,11 @@ class Programs:
 
     def _are_plain(self, numbers: frozenset[int]) -> bool:
         """True if the fields are what the line says, and their names can be names of a structure."""
+        if not self._form.escapes_json:
+            return not numbers
         names = [name for field, number in self._generator.fields.items() if number in numbers for name in field]
         return all(name.isascii() and name.isprintable() and not {'"', "\\"} & set(name) for name in names) and not (
-            self._derived.intersection(names)
+            self._form.derived.intersection(names)
         )
 
 

@@ -7,6 +7,7 @@ Which of several sound witnesses is looked for changes only the speed. So a plan
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -129,6 +130,8 @@ class Selector:
         self._programs: dict[tuple[str, Scope], Programs] = {}
         self.fits = 0
         """Plans made so far."""
+        self.looked_at: Counter[int] | None = None
+        """Lines that the scan let through for each rule, by position; counted once it is a counter."""
 
     @cached_property
     def judge(self) -> Judge:
@@ -165,16 +168,19 @@ class Selector:
         """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
         plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
         found = plan.candidates(data)
+        if self.looked_at is not None:
+            for candidate in found:
+                self.looked_at.update(plan.rules if candidate.rules is None else candidate.rules)
         return found if programs is None else list(_judged(programs, plan, data, found))
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
-        """What narrows the candidate rules of a line by a few of its fields; None for forms that have none."""
-        if not form.escapes_json:
+        """What judges lines without parsing them; None where their log source, which a parser tells, matters."""
+        if not form.escapes_json and scope.is_routed:
             return None
         key = (form.name, scope)
         found = self._programs.get(key)
         if found is None:
-            found = self._programs[key] = Programs(self._rules.rules, form.derived)
+            found = self._programs[key] = Programs(self._rules.rules, form)
         return found
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:

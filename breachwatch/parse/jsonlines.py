@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 import msgspec
 
@@ -173,6 +174,25 @@ def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
         value = record.get(part)
         named.append(value if isinstance(value, str) and len(value) <= MAX_NAME else "")
     return _logsource(*named)
+
+
+_Source = msgspec.defstruct(
+    "_Source",
+    [(f"f{number}", Any, msgspec.UNSET) for number in range(2 + len(LOGSOURCE_FIELDS))],
+    rename={f"f{number}": name for number, name in enumerate(("event.dataset", "event", *LOGSOURCE_FIELDS))},
+    gc=False,
+)
+_source_decoder = msgspec.json.Decoder(_Source)
+
+
+def source_in(data: bytes) -> LogSource | None:
+    """The log source of a line, of which no more is read; None where it cannot be told so."""
+    try:
+        record = _source_decoder.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+        return None
+    named = zip(_Source.__struct_encode_fields__, msgspec.structs.astuple(record), strict=True)
+    return logsource_of({name: value for name, value in named if value is not msgspec.UNSET})
 
 
 @lru_cache(maxsize=1_024)

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -155,6 +156,35 @@ def test_the_summary_counts_what_was_printed(scan: Callable[..., Done], log: Pat
     assert summary["rules"] == 2
     for kind, name in (("match", "matches"), ("incident", "incidents"), ("gap", "gaps")):
         assert summary[name] == len(of_kind(done, kind)) > 0
+
+
+def test_what_is_only_counted_is_what_would_be_told(scan: Callable[..., Done], log: Path, tmp_path: Path) -> None:
+    records = tmp_path / "records.json"
+    records.write_text('{"event.action": "ssh_login", "event.outcome": "failure", "service": "sshd"}\n' * 40)
+    for options in ((str(log),), (str(records), "--format", "json"), (str(records), "--logsource", "any")):
+        told, counted = scan(*options, "--json"), scan(*options, "--json", "--count")
+        ids = [str(item["rule.id"]) for item in of_kind(told, "match")]
+        assert {item["rule.id"]: item["matches"] for item in of_kind(counted, "count")} == Counter(ids)
+        kinds = ["count"] * len(set(ids)) + ["summary"]
+        assert [item["kind"] for item in counted.objects() if item["kind"] != "gap"] == kinds
+        (before,), (after,) = of_kind(told, "summary"), of_kind(counted, "summary")
+        same = ("files", "lines", "bytes", "events", "matches", "gaps", "rules")
+        assert [before[name] for name in same] == [after[name] for name in same]
+        assert (after["incidents"], counted.code) == (0, told.code)
+    assert f"{6:>9}  low           Refused log-in" in scan(str(log), "--count").out
+
+
+@pytest.mark.parametrize("more", [(), ("--count",)])
+def test_stats_say_what_each_rule_cost(scan: Callable[..., Done], log: Path, more: tuple[str, ...]) -> None:
+    with log.open("a") as opened:
+        opened.write("Jan  5 08:01:00 web01 sshd[311]: Failed to release session: Connection reset by peer\n")
+    done = scan(str(log), "--format", "syslog", "--stats", *more)
+    figures, head, *rules = done.err.splitlines()
+    assert "8 lines, " in figures
+    assert head.split() == ["looked", "at", "matches", "rule"]
+    assert [line.split() for line in rules] == [
+        ["7", "6", "Refused", "log-in", "(11111111-2222-4333-8444-000000000001)"]
+    ]
 
 
 def test_standard_input_is_read_like_a_file(tmp_path: Path, scan: Callable[..., Done], log: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import random
+from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -150,6 +151,10 @@ def compare(seed: int, log_format: str) -> tuple[int, int]:
     answer = found_in(fast, data, how)
     assert answer == right, f"seed {seed}, {log_format}, {library}: {explained(rules, answer, right, data)}"
     assert fast.events == len(events)
+    counting = pipeline(rules, any_logsource=any_logsource, prefilter=True, selector=RandomCosts(rules, draw, library))
+    counts = sum((counting.tally(block, how) for block in data), Counter())
+    assert counts == Counter(rule_id for _, rule_id, *_ in right), f"seed {seed}, {log_format}, {library}, counted"
+    assert counting.events == len(events)
     return len(events) * count, len(right)
 
 
