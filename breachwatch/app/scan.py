@@ -91,7 +91,7 @@ class Scan:
         Raises: WatchError.
         """
         started, cpu = time.perf_counter(), time.process_time()
-        self._selector = Selector(self.rules, store=self.plans)
+        self._selector = Selector(self.rules, store=self.plans, thorough=self.options.count_only)
         if self.options.by_rule:
             self._selector.looked_at = Counter()
         for group in rotation_groups(expand(inputs)):

@@ -36,7 +36,7 @@ class _EventFields(View):
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
-            whole = self[field] = "\0".join(map(folded, self.texts()))
+            whole = self[field] = folded("\0".join(self.texts()))
             return whole
         value = self._fields.get(self._names[field][0][0])
         if type(value) is not str:

@@ -142,8 +142,12 @@ class LineProgram:
 class Program:
     """The code of one combination of rules over a JSON line."""
 
-    def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names]) -> None:
+    def __init__(
+        self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names], *, thorough: bool = False
+    ) -> None:
+        """`thorough`: lines are read even where nearly all match."""
         self._parts = parts
+        self._thorough = thorough
         attributes: dict[str, str] = {}
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
         for name in (*(name for names in fields.values() for name in names), *all_roots):
@@ -164,6 +168,8 @@ class Program:
 
     def matching(self, line: bytes) -> tuple[int, ...]:
         """Those of the rules whose condition the line satisfies. Raises: Undecided, also where it is not worth it."""
+        if self._thorough:
+            return self._found(line)
         self._asked += 1
         if self._asked > OFTEN:
             if self._held >= MOSTLY and self._asked < OFTEN + REST:
@@ -205,8 +211,12 @@ _Key = tuple[tuple[int, ...], Hit | None]
 class Programs:
     """Programs by combination of rules, made for those that come often."""
 
-    def __init__(self, rules: Sequence[Rule], form: RawForm) -> None:
-        """`form`: of the lines. Those of text get code for rules that read no field."""
+    def __init__(self, rules: Sequence[Rule], form: RawForm, *, thorough: bool = False) -> None:
+        """`form`: of the lines. Those of text get code for rules that read no field.
+
+        `thorough`: lines are judged even where nearly all match, for nobody will parse those that do.
+        """
+        self._thorough = thorough
         self._rules = rules
         self._form = form
         self._generator = Generator()
@@ -265,7 +275,7 @@ class Programs:
         if not self._form.escapes_json:
             return LineProgram(parts)
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
-        return Program(parts, names)
+        return Program(parts, names, thorough=self._thorough)
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
         condition = self._rules[index].condition

@@ -113,7 +113,7 @@ class Plan:
         self.patterns = [
             *sorted(by_pattern),
             *map(literal, form.dirty_words),
-            *(Pattern(is_regex=True, data=one.encode("ascii")) for one in form.dirty),
+            *(Pattern(is_regex=True, data=sign.regex.encode("ascii"), needs=sign.needs) for sign in form.dirty),
         ]
         self._rules_of = [frozenset(by_pattern[pattern]) for pattern in self.patterns[: len(by_pattern)]]
         self._dirty = len(by_pattern)

@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from breachwatch.detect.witness import Pattern
 from breachwatch.errors import RuleError
+from breachwatch.model.passes import contains
 
 MAX_LITERAL = 256
 """Longer literals are searched by their beginning: Hyperscan refuses very long ones, Aho-Corasick takes minutes."""
@@ -82,6 +83,7 @@ class HyperscanScanner:
         if saved and len(saved) != len(groups):
             raise StaleError("a saved scanner is incomplete", hint="it is compiled again")
         self._databases = list(map(_restored, saved)) if saved else [_compiled(patterns, group) for group in groups]
+        self._needs = [patterns[group[0]].needs for group in groups]
         note = self._hits.append
 
         def seen(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
@@ -92,8 +94,9 @@ class HyperscanScanner:
     def hits(self, data: bytes) -> Hits:
         """Where which pattern ends."""
         self._hits.clear()
-        for database in self._databases:
-            database.scan(data, match_event_handler=self._seen)
+        for database, needs in zip(self._databases, self._needs, strict=True):
+            if not needs or any(contains(data, one) for one in needs):
+                database.scan(data, match_event_handler=self._seen)
         return self._hits
 
     def saved(self) -> list[bytes]:

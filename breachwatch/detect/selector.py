@@ -120,9 +120,15 @@ def _judged(programs: Programs, plan: Plan, data: bytes, found: Iterable[Candida
 class Selector:
     """Which lines a set of rules has to look at."""
 
-    def __init__(self, rules: RuleSet, *, library: str | None = None, store: PlanStore | None = None) -> None:
-        """`library`: the only scanner to be used; by default the best that are installed."""
+    def __init__(
+        self, rules: RuleSet, *, library: str | None = None, store: PlanStore | None = None, thorough: bool = False
+    ) -> None:
+        """`library`: the only scanner to be used; by default the best that are installed.
+
+        `thorough`: lines that match are not parsed where the bytes tell that they do.
+        """
         self._rules = rules
+        self._thorough = thorough
         self._library = backend() if library is None else library
         self._fast_made = counting_backend() if library is None else library
         self._store = store
@@ -180,7 +186,7 @@ class Selector:
         key = (form.name, scope)
         found = self._programs.get(key)
         if found is None:
-            found = self._programs[key] = Programs(self._rules.rules, form)
+            found = self._programs[key] = Programs(self._rules.rules, form, thorough=self._thorough)
         return found
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:

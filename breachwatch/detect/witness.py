@@ -36,6 +36,8 @@ class Pattern(NamedTuple):
 
     is_regex: bool
     data: bytes
+    needs: tuple[bytes, ...] = ()
+    """Of an expression: one of these (case counts) is in whatever holds it. Empty: nothing is known."""
 
 
 Witness = frozenset[Pattern]

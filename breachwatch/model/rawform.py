@@ -4,11 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from breachwatch.model.event import LogSource
 
 Words = tuple[str, ...]
 """At least one of these (lower case, ASCII) is in the line. Empty: nothing is promised."""
+
+
+class Sign(NamedTuple):
+    """What is looked for in lines."""
+
+    regex: str
+    """A regular expression: ASCII, case ignored, over one line."""
+    needs: tuple[bytes, ...] = ()
+    """One of these is wherever the expression is found, which spares the search of it elsewhere. Empty: nothing is."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,8 +55,8 @@ class RawForm:
     """Numbers are read with `\\d` and `int`, which take the digits of other scripts too: such a line is dirty."""
     dirty_words: Words = ()
     """A line with one of these is a candidate for every rule."""
-    dirty: tuple[str, ...] = ()
-    """Regular expressions (ASCII, case ignored, over one line): such a line is a candidate for every rule."""
+    dirty: tuple[Sign, ...] = ()
+    """Such a line is a candidate for every rule."""
 
     @property
     def is_closed(self) -> bool:

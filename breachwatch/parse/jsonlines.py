@@ -162,18 +162,18 @@ def epoch_time(value: float) -> datetime | None:
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
-    dataset = flat(record, "event.dataset")
+    dataset = flat(record, "event.dataset") if "event" in record or "event.dataset" in record else None
     if isinstance(dataset, str) and dataset:
         known = DATASETS.get(dataset)
         if known is not None:
             return known
         product, _, service = dataset[:MAX_NAME].partition(".")
         return LogSource(product, "", service)
-    named = []
-    for part in LOGSOURCE_FIELDS:
-        value = record.get(part)
-        named.append(value if isinstance(value, str) and len(value) <= MAX_NAME else "")
-    return _logsource(*named)
+    return _logsource(*map(_name, map(record.get, LOGSOURCE_FIELDS)))
+
+
+def _name(value: FieldValue) -> str:
+    return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
 
 
 _Source = msgspec.defstruct(

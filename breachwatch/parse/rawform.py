@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from breachwatch.model import LogSource
 from breachwatch.model.passes import holds
-from breachwatch.model.rawform import RawForm, Words
+from breachwatch.model.rawform import RawForm, Sign, Words
 from breachwatch.parse.jsonlines import DATASETS
 
 _SU: Words = ("su:", "su[", "su(", "su-l", " su ")
@@ -169,7 +169,7 @@ TEXT = RawForm(
     ),
     words_of=_program_words,
     # what may be JSON; empty lines, lines that stand for the line before them, and parts of audit events
-    dirty=(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{",),
+    dirty=(Sign(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", needs=(b"{",)),),
     dirty_words=("\n\n", "\n\r", "repeated", "msg=audit("),
     digits_fold=True,
 )
@@ -184,9 +184,9 @@ SYSLOG_AND_OTHERS = replace(
     # lines that `auto` reads as those of a web server, whatever the file
     dirty=(
         *TEXT.dirty,
-        r"\[[0-9]{2}/[a-z]{3}/[0-9]{4}:",
-        r"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:",
-        r"\[[a-z]{3} [a-z]{3} [ 0-9][0-9] [0-9]{2}:",
+        Sign(r"\[[0-9]{2}/[a-z]{3}/[0-9]{4}:"),
+        Sign(r"[0-9]{4}/[0-9]{2}/[0-9]{2} [0-9]{2}:"),
+        Sign(r"\[[a-z]{3} [a-z]{3} [ 0-9][0-9] [0-9]{2}:"),
     ),
 )
 """Syslog in a file whose format nobody named."""
@@ -199,8 +199,8 @@ JSON = RawForm(
     }),
     # characters written as escapes (control characters aside, which no literal holds), and lines that are no objects
     dirty=(
-        r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)",
-        r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]",
+        Sign(r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)", needs=(b"\\u", b"\\U", b"\\/")),
+        Sign(r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]"),
     ),
     dirty_words=("__realtime_timestamp",),  # `auto` reads these as records of the journal
     words_of=_dataset_words,
