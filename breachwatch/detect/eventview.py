@@ -78,11 +78,11 @@ class _EventFields(View):
 
     def may_hold(self, text: bytes) -> bool:
         """False if the line is known and, in lower case, lacks the text."""
-        if self._line is None or self._is_text():
-            return True
-        if self._low is None:
-            self._low = lowered(self._line.encode("utf-8", "surrogatepass"))
-        return contains(self._low, text)
+        low = self._low
+        if low is None:
+            line = None if self._is_text() else self._line
+            low = self._low = b"" if line is None else lowered(line.encode("utf-8", "surrogatepass"))
+        return not low or contains(low, text)
 
     def _is_text(self) -> bool:
         """The event is of a line of text, or of a record that could not be read."""

@@ -17,7 +17,7 @@ from typing import Any
 from breachwatch.detect.prefilter import beginning
 from breachwatch.detect.rule import And, Condition, Not, Or, Rule
 from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
-from breachwatch.model.passes import contains
+from breachwatch.model.passes import contains, lowered
 from breachwatch.model.rawform import RawForm
 
 MAX_LITERALS = 256
@@ -39,7 +39,7 @@ Guard = Callable[[bytes], object]
 """Of a line in lower case (ASCII) without anything dirty: true if it holds what is required."""
 
 Narrow = Callable[[bytes], tuple[int, ...]]
-"""Of a line in lower case (ASCII) without anything dirty: those of the rules that it may match."""
+"""Of a line without anything dirty: those of the rules that it may match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,8 +102,13 @@ class Guards:
             return rules, None
         if len(left) == 1:
             (guard,) = asked
-            return rules, lambda line: rules if guard(line) else ()
-        return rules, lambda line: tuple([index for index, one in left if one is None or one(line)])
+            return rules, lambda line: rules if guard(lowered(line)) else ()
+
+        def narrow(line: bytes) -> tuple[int, ...]:
+            low = lowered(line)
+            return tuple([index for index, one in left if one is None or one(low)])
+
+        return rules, narrow
 
     def simplified(self, index: int, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Condition:
         """The condition of a rule without alternatives that cannot hold in lines of which some patterns are known."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from breachwatch.detect.plan import Hit, Plan
+from breachwatch.detect.plan import Candidate, Hit, Plan
 from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View, record_texts
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
@@ -22,8 +22,9 @@ MAX_PROGRAMS = 4_096
 WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
 
-OFTEN, MOSTLY, REST = 64, 48, 1_024
-"""Where so many lines of so many matched, the next ones are read without asking first: they will be read anyway."""
+OFTEN, MOSTLY, SELDOM, REST = 64, 48, 16, 1_024
+"""Of so many lines: where so many match (they will be parsed anyway), or so few are spared, no more are asked about for
+a while."""
 
 HOT = 256
 """So often lines have the same hits before the combination gets code for just these."""
@@ -164,30 +165,30 @@ class Program:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(record).decode
-        self._asked = self._held = 0
+        self._asked = self._held = self._rest = 0
 
-    def matching(self, line: bytes) -> tuple[int, ...]:
-        """Those of the rules whose condition the line satisfies. Raises: Undecided, also where it is not worth it."""
-        if self._thorough:
-            return self._found(line)
-        self._asked += 1
-        if self._asked > OFTEN:
-            if self._held >= MOSTLY and self._asked < OFTEN + REST:
-                raise Undecided
-            self._asked = self._held = 0
+    def matching(self, line: bytes) -> tuple[int, ...] | None:
+        """Those of the rules whose condition the line satisfies; None: the reference has to say, or it is no gain."""
+        if self._rest:
+            self._rest -= 1
+            return None
         found = self._found(line)
-        if found:
-            self._held += 1
+        if not self._thorough:
+            self._asked += 1
+            self._held += 1 if found else 0
+            if self._asked == OFTEN:
+                self._rest = REST if self._held >= MOSTLY else 0
+                self._asked = self._held = 0
         return found
 
-    def _found(self, line: bytes) -> tuple[int, ...]:
+    def _found(self, line: bytes) -> tuple[int, ...] | None:
         if line.count(b"{") + (line.count(b"[") if b"[" in line else 0) > MAX_OPEN:
-            raise Undecided
+            return None
         try:
             view = _Fields(self._decode(line), self._getters, line)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
-            raise Undecided from None
-        return tuple([index for index, predicate in self._parts if predicate(view)])
+            return tuple([index for index, predicate in self._parts if predicate(view)])
+        except (Undecided, msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
+            return None
 
 
 @lru_cache(MAX_PROGRAMS)
@@ -224,12 +225,16 @@ class Programs:
         self._programs: dict[_Key, Program | LineProgram | None] = {}
         self._seen: dict[_Key, int] = {}
         self._plan: Plan | None = None
+        self._asked = self._spared = self._rest = 0
 
-    def judged(self, rules: tuple[int, ...], line: bytes, plan: Plan, hit: Hit | None) -> tuple[int, ...] | None:
-        """Those of the candidate rules whose condition the line satisfies; None: the reference has to say.
-
-        `hit`: which patterns of the plan the line holds.
-        """
+    def judged(self, candidate: Candidate, data: bytes, plan: Plan) -> tuple[int, ...] | None:
+        """Those of a candidate's rules whose condition the line satisfies; None: the reference has to say."""
+        start, end, rules, _, hit = candidate
+        if rules is None:
+            return None
+        if self._rest:
+            self._rest -= 1
+            return None
         if plan is not self._plan:
             self._plan, self._programs, self._seen = plan, {}, {}
         key = rules, hit
@@ -237,12 +242,14 @@ class Programs:
             program = self._programs[key]
         except KeyError:
             program = self._new(rules, hit)
-        if program is None:
-            return None
-        try:
-            return program.matching(line)
-        except Undecided:
-            return None
+        verdict = None if program is None else program.matching(data[start : end - 1])
+        self._asked += 1
+        if verdict is not None and (self._thorough or not verdict):
+            self._spared += 1
+        if self._asked == OFTEN:
+            self._rest = REST if self._spared < SELDOM else 0
+            self._asked = self._spared = 0
+        return verdict
 
     def _new(self, rules: tuple[int, ...], hit: Hit | None) -> Program | LineProgram | None:
         """Code for these hits where they came very often, else for the rules in general where these came often."""

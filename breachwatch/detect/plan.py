@@ -145,7 +145,7 @@ class Plan:
                     hit = first if more is None else frozenset(more)
                     rules, narrow = known(hit) or entry_of(hit)
                     if narrow is not None:
-                        rules = narrow(lowered(data[start:end]))
+                        rules = narrow(data[start:end])
                     if rules != ():
                         found.append(Candidate(start, end, rules, False, hit))
                     more = None
@@ -246,7 +246,7 @@ class _Unasked:
     def __call__(self, line: bytes) -> tuple[int, ...]:
         self._times -= 1
         if self._times < SEEN and len(line) <= MAX_SEEN_BYTES:
-            self._seen.append(line)
+            self._seen.append(lowered(line))
         if self._times > 0:
             return self._rules
         rules, narrow = self._plan.ask(self._hit, self._rules, self._seen)

@@ -109,12 +109,11 @@ class _Running:
 def _judged(programs: Programs, plan: Plan, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
     """The candidates that match as far as can be said, with the rules whose conditions hold."""
     for candidate in found:
-        start, end, rules, _, hit = candidate
-        verdict = None if rules is None else programs.judged(rules, data[start : end - 1], plan, hit)
+        verdict = programs.judged(candidate, data, plan)
         if verdict is None:
             yield candidate
         elif verdict:
-            yield Candidate(start, end, verdict, is_judged=True)
+            yield Candidate(candidate.start, candidate.end, verdict, is_judged=True)
 
 
 class Selector:
