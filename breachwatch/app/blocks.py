@@ -102,12 +102,13 @@ class BlockReader:
             known = self._known(candidate, data, form, logsource)
             if known is None:
                 unknown.append(candidate)
-            else:
-                counts.update(known)
+            for index in known or ():
+                counts[index] += 1
         parsed = self._parsed(unknown, parser, form, block, context, logsource)
         self.events += lines - len(unknown) + len(parsed)
         for candidate, event in parsed:
-            counts.update(self._judged(candidate, event, is_json=form.escapes_json))
+            for index in self._judged(candidate, event, is_json=form.escapes_json):
+                counts[index] += 1
 
     def _known(
         self, candidate: Candidate, data: bytes, form: RawForm, logsource: LogSource | None
