@@ -33,6 +33,11 @@ def form_of(parser: Parser) -> RawForm | None:
     return FORMS.get(parser.format)
 
 
+def is_settled(parser: Parser) -> bool:
+    """True if the form of its lines will not be known later."""
+    return not isinstance(parser, AutoParser) or parser.settled is not None
+
+
 @dataclass(slots=True)
 class BlockReader:
     """The candidates of one block, read and judged."""

@@ -11,9 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
+from itertools import islice
 
-from breachwatch.app.blocks import BlockReader, Found, form_of, relocated
+from breachwatch.app.blocks import BlockReader, Found, form_of, is_settled, relocated
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.eventscan import EventJudge
 from breachwatch.detect.plan import Candidate, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
@@ -32,6 +34,9 @@ from breachwatch.parse.skipping import line_of
 
 MAX_PEERS = 1_024
 """Senders whose last message is remembered: UDP senders may claim any address."""
+
+AT_ONCE = 256
+"""Events that are judged together: one line may stand for a thousand."""
 
 Seen = Block | RawLine | FileChange | Gap
 
@@ -53,7 +58,8 @@ class SourceFormat:
 class Pipeline:
     """Parse and detect for one host. Pure but for the parsers' and the detector's memory of earlier lines.
 
-    Lines that come in blocks are looked at only where a rule could match (`prefilter`); what comes one by one is read.
+    Lines that come in blocks are read only where a rule could match (`prefilter`). What comes one by one, and lines
+    that make up an event together, are all read; their events are judged by the rules that they could match.
     """
 
     def __init__(
@@ -75,6 +81,7 @@ class Pipeline:
         self._events = 0
         self._lines = 0
         self._plans = plans
+        self._judge = EventJudge()
         self._reader = BlockReader(detector, selector or Selector(detector.rules, store=plans), self.sampler)
         self._parsers: dict[Origin, Parser] = {}
         self._assemblers: dict[Origin, Assembler] = {}
@@ -122,12 +129,20 @@ class Pipeline:
         if isinstance(seen, Gap):
             return (event_from_gap(seen, host=self.host),)
         if isinstance(seen, Block):
-            return (event for line in seen.lines() for event in self.parse(line, how))
+            return self._block_events(seen, how)
         self._lines += 1
         key = how.format, _origin(seen)
         events = self._parser(key).parse(seen, self._context(how))
         self._note_holding(key, how)
         return _placed(events, how)
+
+    def _block_events(self, block: Block, how: SourceFormat) -> Iterator[Event]:
+        key = how.format, block.source
+        parse, context = self._parser(key).parse, self._context(how)
+        for line in block.lines():
+            self._lines += 1
+            yield from _placed(parse(line, context), how)
+        self._note_holding(key, how)
 
     def _note_holding(self, key: Origin, how: SourceFormat) -> None:
         assembler = self._assemblers.get(key)
@@ -200,9 +215,27 @@ class Pipeline:
         return _placed(assembler.flush(self._context(how), everything=everything), how)
 
     def _fed(self, events: Iterable[Event]) -> Iterator[Found]:
-        for event in events:
-            self._events += 1
-            yield event, self.detector.feed(event)
+        if not self.is_prefiltering:
+            for event in events:
+                self._events += 1
+                yield event, self.detector.feed(event)
+            return
+        rest = iter(events)
+        while batch := list(islice(rest, AT_ONCE)):
+            self._events += len(batch)
+            yield from self._events_fed(batch)
+
+    def _events_fed(self, events: Sequence[Event]) -> list[Found]:
+        """All are judged, then all are fed; the reference judges a sample of them."""
+        detector, sampler = self.detector, self.sampler
+        verdicts = self._judge.satisfied(events, detector, self._reader.selector)
+        found: list[Found] = []
+        for event, verdict in zip(events, verdicts, strict=True):
+            is_sampled = sampler.takes_event()
+            if is_sampled:
+                sampler.compare(detector.matching(event), detector.matching(event, judged=verdict))
+            found.append((event, detector.feed(event, None if is_sampled else verdict)))
+        return found
 
     def _block_matches(
         self, block: Block, how: SourceFormat, found: list[Candidate] | None, counts: Counter[int] | None = None
@@ -225,6 +258,9 @@ class Pipeline:
                         rest, parser, form, self._context(how), how.logsource, found if rest is block else None
                     )
                 self._note_holding(key, how)
+                return
+            if is_settled(parser):
+                yield from self._fed(self.parse(block if start == 0 else block.after(start), how))
                 return
             end = block.data.find(b"\n", start) + 1
             yield from self.matches(line_of(block, start, end), how)

@@ -8,8 +8,8 @@ from typing import Any
 
 from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View, record_texts
 from breachwatch.detect.reference import holds, searched_texts
-from breachwatch.detect.rule import Rule
-from breachwatch.detect.values import MAX_VALUE, as_text, folded
+from breachwatch.detect.rule import Condition, Rule
+from breachwatch.detect.values import MAX_VALUE, Test, as_text, folded, members
 from breachwatch.model import Event
 from breachwatch.model.passes import contains, lowered
 
@@ -23,7 +23,7 @@ Field = tuple[tuple[str, ...], frozenset[str]]
 class _EventFields(View):
     """The fields of an event."""
 
-    __slots__ = ("_event", "_fields", "_line", "_low", "_names", "_raws")
+    __slots__ = ("_event", "_fields", "_folds", "_line", "_lists", "_low", "_names", "_raws")
 
     def __init__(self, event: Event, names: Sequence[Field], line: str | None) -> None:
         super().__init__()
@@ -31,6 +31,8 @@ class _EventFields(View):
         self._fields = event.fields
         self._names = names
         self._raws: dict[int, Any] = {}
+        self._lists: dict[int, Sequence[Any]] = {}
+        self._folds: dict[int, Sequence[str]] = {}
         self._line = line
         self._low: bytes | None = None
 
@@ -65,6 +67,29 @@ class _EventFields(View):
     def there(self, field: int) -> bool:
         """The field is there, even as null. Raises: Undecided."""
         return self._value(field) is not MISSING
+
+    def some(self, field: int, test: Test) -> bool:
+        """One of the values of a field passes. Raises: Undecided."""
+        return any(value is not None and test(value) for value in self._all(field))
+
+    def folds(self, field: int) -> Sequence[str]:
+        """The values of a field as folded texts. Raises: Undecided."""
+        found = self._folds.get(field)
+        if found is None:
+            texts = map(as_text, self._all(field))
+            found = self._folds[field] = tuple([folded(text) for text in texts if text is not None])
+        return found
+
+    def is_null(self, field: int) -> bool:
+        """All values of a field are null, or it is missing. Raises: Undecided."""
+        return all(value is None for value in self._all(field))
+
+    def _all(self, field: int) -> Sequence[Any]:
+        found = self._lists.get(field)
+        if found is None:
+            value = self._value(field)
+            found = self._lists[field] = () if value is MISSING else tuple(members(value))
+        return found
 
     def _value(self, field: int) -> Any:
         names, roots = self._names[field]
@@ -107,6 +132,8 @@ class Judge:
         self._rules = rules
         self._generator = Generator()
         self._predicates: dict[int, Predicate | None] = {}
+        self._list_predicates: dict[int, Predicate | None] = {}
+        """The same for events whose fields have several values."""
         self._names: list[Field] = []
         self._asked: Counter[int] = Counter()
 
@@ -129,15 +156,29 @@ class Judge:
                 if holds(self._rules[index].condition, event) if predicate is None else predicate(view):
                     found.append(index)
             except Undecided:
-                if holds(self._rules[index].condition, event):
+                if self._holds_of_lists(index, event, view):
                     found.append(index)
         return found
 
+    def _holds_of_lists(self, index: int, event: Event, view: View) -> bool:
+        """The same where fields have several values."""
+        condition = self._rules[index].condition
+        if index not in self._list_predicates:
+            self._list_predicates[index] = self._generated(condition, lists=True)
+        predicate = self._list_predicates[index]
+        try:
+            return holds(condition, event) if predicate is None else predicate(view)
+        except Undecided:
+            return holds(condition, event)
+
     def _made(self, index: int) -> Predicate | None:
-        found = self._generator.predicate(self._rules[index].condition)
+        predicate = self._predicates[index] = self._generated(self._rules[index].condition)
+        return predicate
+
+    def _generated(self, condition: Condition, *, lists: bool = False) -> Predicate | None:
+        found = self._generator.predicate(condition, lists=lists)
         for names in list(self._generator.fields)[len(self._names) :]:
             parts = [name.split(".") for name in names]
             roots = frozenset(".".join(path[:length]) for path in parts for length in range(1, len(path)))
             self._names.append((names, roots))
-        predicate = self._predicates[index] = None if found is None else found[0]
-        return predicate
+        return None if found is None else found[0]

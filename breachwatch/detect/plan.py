@@ -120,7 +120,8 @@ class Plan:
         """Patterns from this number on make a line dirty."""
         self._backend = backend
         self._compiled = compiled
-        self._weights = [*(LINE_WORK + len(found) for found in self._rules_of), *[0] * len(self.patterns)]
+        more = 1 + len(self.patterns) - self._dirty  # one stands for what is dirty without any pattern
+        self._weights = [*(LINE_WORK + len(found) for found in self._rules_of), *[0] * more]
         self.work = 0
         """Work that hits made so far, as `LINE_WORK` counts it, and bytes scanned."""
         self.scanned_bytes = 0

@@ -27,7 +27,7 @@ from breachwatch.detect.rule import (
     Text,
     TimePart,
 )
-from breachwatch.detect.values import ANY, MAX_QUICK, MAX_VALUE, NUMERIC, ONE, all_texts, comparison, folded
+from breachwatch.detect.values import ANY, MAX_QUICK, MAX_VALUE, NUMERIC, ONE, Test, all_texts, comparison, folded
 from breachwatch.model import FieldValue
 
 MAX_NODES = 4_000
@@ -50,6 +50,18 @@ class View(dict[int, Any]):
 
     def there(self, field: int) -> bool:
         """The field is there, even as null. Raises: Undecided."""
+        raise NotImplementedError
+
+    def some(self, field: int, test: Test) -> bool:
+        """One of the values of a field passes. Raises: Undecided."""
+        raise NotImplementedError
+
+    def folds(self, field: int) -> Sequence[str]:
+        """The values of a field as folded texts. Raises: Undecided."""
+        raise NotImplementedError
+
+    def is_null(self, field: int) -> bool:
+        """All values of a field are null, or it is missing. Raises: Undecided."""
         raise NotImplementedError
 
     def may_hold(self, text: bytes) -> bool:
@@ -90,9 +102,12 @@ class Generator:
         self.fields: dict[Names, int] = {}
         """Every field that some rule reads, by its number."""
 
-    def predicate(self, condition: Condition) -> tuple[Predicate, frozenset[int]] | None:
-        """The condition as a function, and the fields it reads; None if it has to be left to the reference."""
-        writer = _Writer(self.fields)
+    def predicate(self, condition: Condition, *, lists: bool = False) -> tuple[Predicate, frozenset[int]] | None:
+        """The condition as a function, and the fields it reads; None if it has to be left to the reference.
+
+        `lists`: it takes fields with several values too, and is slower.
+        """
+        writer = _ListWriter(self.fields) if lists else _Writer(self.fields)
         try:
             source = writer.expression(condition)
             code = compile(f"lambda d: {source}", "<rule>", "eval")
@@ -126,7 +141,7 @@ class _Writer:
         if isinstance(condition, FieldTest):
             return self._field_test(condition)
         if isinstance(condition, IsNull):
-            return f"(d.raw({self._field(condition)}) is None)"
+            return self._null_test(condition)
         if isinstance(condition, Exists):
             return f"({'' if condition.wanted else 'not '}d.there({self._field(condition)}))"
         if isinstance(condition, Keyword):
@@ -160,6 +175,9 @@ class _Writer:
             found = " or ".join(f"{self._constant(text)} in v" for text in texts)
             return f"((v := d[{field}]) is not None and ({found}))"
         return f"((d[{field}] or '').{kind}({self._constant(tuple(texts))}))"
+
+    def _null_test(self, leaf: IsNull) -> str:
+        return f"(d.raw({self._field(leaf)}) is None)"
 
     def _field_test(self, leaf: FieldTest) -> str:
         field, value = self._field(leaf), leaf.value
@@ -214,6 +232,28 @@ class _Writer:
         name = f"c{len(self.constants)}"
         self.constants[name] = value
         return name
+
+
+class _ListWriter(_Writer):
+    """Writes code for fields that may have several values: one of them has to pass."""
+
+    def _one_of(self, field: int, kind: str, texts: Sequence[str]) -> str:
+        if kind == "equals":
+            return f"(not {self._constant(frozenset(texts))}.isdisjoint(d.folds({field})))"
+        if kind == "contains":
+            passes = " or ".join(f"{self._constant(text)} in v" for text in texts)
+        else:
+            passes = f"v.{kind}({self._constant(tuple(texts))})"
+        return f"any(({passes}) for v in d.folds({field}))"
+
+    def _field_test(self, leaf: FieldTest) -> str:
+        field, kind = self._field(leaf), _plain_test(leaf)
+        if kind is not None:
+            return self._one_of(field, kind[0], kind[1:])
+        return f"d.some({field}, {self._constant(leaf.test)})"
+
+    def _null_test(self, leaf: IsNull) -> str:
+        return f"d.is_null({self._field(leaf)})"
 
 
 def _stands_in_line(text: str) -> bool:

@@ -12,6 +12,9 @@ BLOCKS = 50
 LINES = 32
 """Lines of a block that are sampled."""
 
+EVENTS = 20
+"""Where a block in so many is sampled, one event is in this many times as many."""
+
 MAX_TOLD = 100
 """Rules that are named in alarms."""
 
@@ -27,6 +30,7 @@ class Sampler:
     wrong: dict[str, int] = field(default_factory=dict)
     """Rules that the engine would have missed or invented, by in how many lines."""
     _blocks: int = 0
+    _events: int = 0
 
     def chosen(self, data: bytes, candidates: list[Candidate]) -> tuple[list[Candidate], dict[int, Candidate | None]]:
         """The candidates, the chosen lines made candidates for every rule; what these were before, by their start."""
@@ -46,6 +50,14 @@ class Sampler:
         after = [one for one in candidates if one.start >= stop]
         self.lines += len(lines)
         return [*before, *lines, *after], {line.start: inside.get(line.start) for line in lines}
+
+    def takes_event(self) -> bool:
+        """True for an event now and then, of those that come one by one: the reference judges it too."""
+        self._events += 1
+        if not self.every or self._events % (self.every * EVENTS):
+            return False
+        self.lines += 1
+        return True
 
     def compare(self, right: set[str], found: set[str]) -> None:
         """Take note of what the reference found in a line, and of what the engine would have."""

@@ -47,6 +47,9 @@ FIT_WORK = 250
 WINDOW_BYTES = 4 << 20
 """Where lines are as expected, what was is forgotten after so many bytes."""
 
+MAX_PLANS = 256
+"""Plans that are held: JSON input may name any number of log sources."""
+
 MAX_PATIENCE = 1 << 6
 """What has to be wasted doubles with each fit, up to so many times: whoever writes the lines cannot make us fit all the
 time, and what fitting costs is about what was wasted before."""
@@ -153,6 +156,8 @@ class Selector:
         key = (form.name, scope)
         found = self._plans.get(key)
         if found is None:
+            if len(self._plans) >= MAX_PLANS:
+                self._plans.clear()
             found = self._restored(form, scope, is_slow=False)
             if found is None and len(data) < FEW_BYTES:
                 found = self._restored(form, scope, is_slow=True)
@@ -180,7 +185,7 @@ class Selector:
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What judges lines without parsing them; None where their log source, which a parser tells, matters."""
-        if not form.escapes_json and scope.is_routed:
+        if form.is_values or (not form.escapes_json and scope.is_routed):
             return None
         key = (form.name, scope)
         found = self._programs.get(key)

@@ -112,7 +112,7 @@ def raw_values(event: Event, name: str) -> Iterator[FieldValue]:
     """Values of a field, lists taken apart; nothing for a missing field. A flat name comes before nested ones."""
     fields = event.fields
     if name in fields:
-        yield from _members(fields[name], 0)
+        yield from members(fields[name], 0)
     elif name == "@timestamp":
         yield event.at_utc.isoformat()
     elif "." in name:
@@ -140,18 +140,19 @@ def is_there(event: Event, name: str, also: tuple[str, ...]) -> bool:
     return has_field(event, name) or any(has_field(event, other) for other in also)
 
 
-def _members(value: FieldValue, depth: int) -> Iterator[FieldValue]:
+def members(value: FieldValue, depth: int = 0) -> Iterator[FieldValue]:
+    """The values of a list, its lists taken apart; of anything else itself."""
     if isinstance(value, list | tuple):
         if depth < MAX_DEPTH:
             for item in value:
-                yield from _members(item, depth + 1)
+                yield from members(item, depth + 1)
     else:
         yield value
 
 
 def _nested(value: FieldValue, path: list[str], depth: int) -> Iterator[FieldValue]:
     if not path:
-        yield from _members(value, depth)
+        yield from members(value, depth)
     elif isinstance(value, Mapping):
         for length in range(1, len(path) + 1):
             key = ".".join(path[:length])

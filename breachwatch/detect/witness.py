@@ -191,7 +191,8 @@ class Extractor:
     def _is_known(self, name: str) -> bool:
         form = self._form
         return (
-            name == "@timestamp"
+            form.is_values
+            or name == "@timestamp"
             or name in form.exact
             or name in form.decoded
             or name in form.derived
@@ -215,6 +216,8 @@ class Extractor:
     def _named(self, name: str, leaf: FieldTest) -> Options:
         """The witnesses if the value comes from the field of this name."""
         form, value = self._form, leaf.value
+        if form.is_values:
+            return [] if name == "@timestamp" else self._exact(value)
         if name in form.signs:
             return self._signed(form.signs[name], leaf)
         if name in form.exact:

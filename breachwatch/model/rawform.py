@@ -34,6 +34,8 @@ class RawForm:
     name: str
     escapes_json: bool = False
     r"""Values stand as JSON strings: `"` as `\"`, `\` as `\\`; names are keys."""
+    is_values: bool = False
+    """What is scanned is no line of a log but the values of an event, each as it is compared, and the event's line."""
     exact: frozenset[str] = frozenset()
     """Fields whose text is a run of the line's own characters (numbers: as decimal text)."""
     decoded: frozenset[str] = frozenset()

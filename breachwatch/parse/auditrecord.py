@@ -17,13 +17,16 @@ MAX_FIELDS = 256
 MAX_VALUE_CHARS = 8_192
 """One argument of a command may be 128 KiB; nobody matches on more than its beginning."""
 
+MAX_PLAIN = 512
+"""What has to be no shorter whatever it is."""
+
 _HEAD = re.compile(
     r"(?:node=(?P<node>[^\s=]{1,255}) )?type=(?P<type>[A-Z0-9_]{1,48}(?:\[\d{1,5}\])?) "
     r"msg=audit\((?P<seconds>\d{1,11})\.(?P<fraction>\d{1,3}):(?P<serial>\d{1,20})\):[ ]?"
 )
 _FIELD = re.compile(
     r"(?P<name>[A-Za-z0-9_-]{1,48}(?:\[\d{1,5}\])?)="
-    r'(?:"(?P<quoted>[^"]*)"|(?P<bare>\((?:null|none|unset)\)|[^\s"\x1d\']*))'
+    r'(?:(?P<quote>")(?P<quoted>[^"]*)"|(?P<bare>\((?:null|none|unset)\)|[^\s"\x1d\']*))'
 )
 _HEX = re.compile(r"(?:[0-9A-F]{2})+\Z")
 _ARGUMENT = re.compile(r"a\d{1,5}(?:\[\d{1,5}\])?\Z")
@@ -90,14 +93,15 @@ def _fields(body: str, kind: str) -> dict[str, str]:
 
 
 def _read(body: str, kind: str, fields: dict[str, str]) -> None:
-    for found in _FIELD.finditer(body):
-        name, quoted, bare = found.groups()
+    is_command = kind == "EXECVE"
+    for name, quote, quoted, bare in _FIELD.findall(body):
         if name in fields:
             continue
-        if quoted is not None:
+        if quote:
             fields[name] = quoted[:MAX_VALUE_CHARS]
         elif bare not in _ABSENT:
-            fields[name] = _decoded(name, bare, kind)
+            is_plain = not is_command and name not in ENCODED and len(bare) <= MAX_PLAIN
+            fields[name] = bare if is_plain else _decoded(name, bare, kind)
         if len(fields) >= MAX_FIELDS:
             return
 

@@ -363,12 +363,45 @@ def syslog_head(draw: random.Random) -> str:
     ))  # fmt: skip
 
 
+AUDIT = (
+    "type=SYSCALL {head} arch=c000003e syscall={number} success=yes exit=0 a0=1 pid=3 uid=0 comm={word} exe={word} key={word}",
+    "type=EXECVE {head} argc=3 a0={word} a1={word} a2={word}",
+    "type=PATH {head} item=0 name={word} nametype=NORMAL",
+    "type=PATH {head} item=1 name={word} nametype=CREATE",
+    "type=PROCTITLE {head} proctitle={word}",
+    "type=PROCTITLE {head} proctitle={word}",
+    "type=USER_LOGIN {head} pid=1 uid=0 msg='op=login acct={word} exe=\"/usr/sbin/sshd\" addr={ip} res=failed'",
+)
+
+
+def audit_value(draw: random.Random) -> str:
+    """A value as the kernel writes it: in hex where it has to be, and now and then where not."""
+    text = value_text(draw)
+    if draw.random() < 0.8 and text.isascii() and text.isprintable() and not {" ", '"'} & set(text):
+        return f'"{text}"'
+    return text.encode("utf-8", "surrogatepass").hex().upper()
+
+
+def audit_line(draw: random.Random) -> bytes:
+    """A part of one of a few events."""
+    serial = draw.randrange(4)
+    shape = draw.choice(AUDIT)
+    for _ in range(shape.count("{word}")):
+        shape = shape.replace("{word}", audit_value(draw).replace("{", "(").replace("}", ")"), 1)
+    head = f"msg=audit(1783414661.{serial:03}:{serial}):"
+    line = shape.format(head=head, number=draw.choice((59, 2, 313)), ip=draw.choice(IPS))
+    data = line.encode("utf-8", "surrogatepass").replace(b"\n", b" ")
+    return damaged(draw, data) if draw.random() < 0.1 else data
+
+
 def lines(draw: random.Random, log_format: str, count: int) -> bytes:
     """So many lines of a format, each with its line feed."""
     if log_format == "json":
         made = [json_line(draw) for _ in range(count)]
     elif log_format in ("nginx", "apache"):
         made = [text_line(draw, ACCESS, lambda _draw: "") for _ in range(count)]
+    elif log_format == "auditd":
+        made = [audit_line(draw) for _ in range(count)]
     elif log_format == "mixed":
         made = [lines(draw, draw.choice(("syslog", "syslog", "nginx", "json")), 1)[:-1] for _ in range(count)]
     else:

@@ -7,13 +7,14 @@ import math
 import os
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.detect import eventview, partial, plan
+from breachwatch.detect import eventscan, eventview, partial, plan, sample
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Or, Regex, Rule, Text
@@ -22,7 +23,7 @@ from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY
 from breachwatch.detect.witness import Pattern
-from breachwatch.model import Block, Event, Level, LogSource, RuleRef
+from breachwatch.model import Block, Event, Level, LogSource, RawLine, RuleRef
 from breachwatch.model.rawform import RawForm
 from tests.detect import forge
 
@@ -32,7 +33,7 @@ PAIRS = int(os.environ.get("LONG_PAIRS", "12000"))
 RULES, LINES = (2, 80, 80, 80), 12
 """Few rules leave lines to skip; many make many pairs."""
 REFERENCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
-FORMATS = ("json", "syslog", "nginx", "apache", "auto")
+FORMATS = ("json", "syslog", "nginx", "apache", "auto", "auditd")
 
 
 @pytest.fixture(autouse=True, params=[True, False], ids=["code", "no code"])
@@ -49,6 +50,13 @@ def _fitted_again_and_again(monkeypatch):
     small = {"FEW_BYTES": 100, "AGAIN_BYTES": 200, "WINDOW_BYTES": 100, "DRIFT": 0.5, "FEW_WORK": 0.0, "FIT_WORK": 0.0}
     for name, value in small.items():
         monkeypatch.setattr(f"breachwatch.detect.selector.{name}", value)
+
+
+@pytest.fixture(autouse=True)
+def _scanned_from_the_first_event_on(monkeypatch):
+    """Events that come one by one are scanned, however few events and rules there are."""
+    monkeypatch.setattr(eventscan, "FEW_RULES", 0)
+    monkeypatch.setattr(eventscan, "FEW_EVENTS", 0)
 
 
 @dataclass
@@ -82,7 +90,7 @@ def blocks(data: bytes, draw: random.Random) -> list[Block]:
     return cut
 
 
-def found_in(work: Pipeline, data: list[Block], how: SourceFormat) -> list[tuple[object, ...]]:
+def found_in(work: Pipeline, data: Sequence[Block | RawLine], how: SourceFormat) -> list[tuple[object, ...]]:
     """What matched."""
     return [
         (event.fields["log.offset"], match.rule.id, match.id, event.at_utc, dict(event.fields))
@@ -152,6 +160,9 @@ def compare(seed: int, log_format: str) -> tuple[int, int]:
     assert answer == right, f"seed {seed}, {log_format}, {library}: {explained(rules, answer, right, data)}"
     assert fast.events == len(events)
     counting = pipeline(rules, any_logsource=any_logsource, prefilter=True, selector=RandomCosts(rules, draw, library))
+    singly = pipeline(rules, any_logsource=any_logsource, prefilter=True, selector=RandomCosts(rules, draw, library))
+    told = found_in(singly, [line for block in data for line in block.lines()], how)
+    assert told == right, f"seed {seed}, {log_format}, {library}, singly: {explained(rules, told, right, data)}"
     counts = sum((counting.tally(block, how) for block in data), Counter())
     assert counts == Counter(rule_id for _, rule_id, *_ in right), f"seed {seed}, {log_format}, {library}, counted"
     assert counting.events == len(events)
@@ -336,14 +347,52 @@ def test_lines_are_counted_the_same_however_long_they_are(line, repeat):
     assert work.lines == repeat + 1
 
 
+class Blind(Selector):
+    """Looks for nothing."""
+
+    def plan(self, form: RawForm, scope: Scope, data: bytes = b"") -> Plan:
+        del data
+        return Plan((), form, scope)
+
+
+def test_a_sampled_event_that_the_scan_would_miss_is_found_and_counted():
+    rule = Rule(
+        ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=LogSource(), condition=contains("kill"), source="t"
+    )
+    rules = RuleSet(rules=(rule,))
+    sampler = Sampler(every=2)
+    work = Pipeline(host="h", detector=Detector(rules), now=lambda: REFERENCE, selector=Blind(rules), sampler=sampler)
+    line = RawLine(source="x", data=b'{"F":"kill"}', generation="g")
+    how = SourceFormat(format="json")
+    first = 2 * sample.EVENTS - 1
+    assert found_in(work, [line] * first, how) == []
+    assert len(found_in(work, [line] * 2, how)) == 1
+    assert (sampler.lines, sampler.differences, sampler.wrong) == (1, 1, {"r": 1})
+
+
+def test_log_sources_without_end_get_no_plans_without_end():
+    rules = RuleSet(
+        rules=(
+            Rule(
+                ref=RuleRef(id="r", title="r", level=Level.LOW),
+                logsource=LogSource(),
+                condition=contains("kill"),
+                source="t",
+            ),
+        )
+    )
+    selector = Selector(rules)
+    work = Pipeline(
+        host="h", detector=Detector(rules), now=lambda: REFERENCE, selector=selector, sampler=Sampler(every=0)
+    )
+    lines = [
+        RawLine(source="x", data=b'{"F":"kill","product":"p%d"}' % number, generation="g") for number in range(200)
+    ]
+    assert len(found_in(work, lines, SourceFormat(format="json"))) == 200
+    assert 0 < selector.fits <= eventscan.MAX_SOURCES
+
+
 def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
-    class Blind(Selector):
-        """Looks for nothing."""
-
-        def plan(self, form: RawForm, scope: Scope, data: bytes = b"") -> Plan:
-            del data
-            return Plan((), form, scope)
-
     rule = Rule(
         ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=LogSource(), condition=contains("kill"), source="t"
     )
