@@ -247,9 +247,12 @@ class Extractor:
     def _exact(self, value: Value) -> Options:
         """Witnesses of a value that stands in the line as it is."""
         if isinstance(value, Text):
-            runs = [run for text, _, _ in text_runs(value) for run in _PLAIN.findall(text)]
+            texts = [text for text, _, _ in text_runs(value)]
+            if self._form.is_values:
+                texts = list(map(folded, texts))
+            runs = [run for text in texts for run in _PLAIN.findall(text)]
             if not runs:
-                return [_spelled(text) for text, _, _ in text_runs(value) if not text.isascii()]
+                return [_spelled(text) for text in texts if not text.isascii()]
             return [frozenset({literal(run)}) for run in runs]
         if isinstance(value, Scalar) and not value.boolean:
             return [frozenset({literal(value.text)})] if _PLAIN.fullmatch(value.text) else []

@@ -210,6 +210,8 @@ def answered(log_format: str, condition: Condition, *lines: bytes, library: str 
     for chosen in (Selector, NotByPresence, ByExpressions):
         selector = chosen(rules, library=library)
         assert found_in(pipeline(rules, any_logsource=True, prefilter=True, selector=selector), block, how) == right
+        singly = pipeline(rules, any_logsource=True, prefilter=True, selector=selector)
+        assert found_in(singly, list(block[0].lines()), how) == right
     starts = [0]
     for line in lines:
         starts.append(starts[-1] + len(line) + 1)
@@ -263,6 +265,9 @@ def test_every_character_of_a_value_may_be_escaped(library, text):
         pytest.param(contains("kill"), '{"F":"\u212aill"}'.encode(), id="Kelvin sign"),
         pytest.param(contains("skid"), '{"F":"\u017fkid"}'.encode(), id="long s"),
         pytest.param(FieldTest("F", Regex("id", 2), ""), '{"F":"\u0131d"}'.encode(), id="dotless i in a regex"),
+        pytest.param(FieldTest("F", Regex("an ix", 2), ""), '{"F":"an \u0130x"}'.encode(), id="dotted I in a regex"),
+        pytest.param(FieldTest("F", Text((ANY, "\u212a", ANY), cased=True), ""), '{"F":"\u212aill"}'.encode(), id="Kelvin sign as it is"),
+        pytest.param(FieldTest("F", Text((ANY, "\u00c9", ANY), cased=True), ""), '{"F":"x\u00c9"}'.encode(), id="capital with accent as it is"),
         pytest.param(contains("kill", "a.b"), b'{"a":{"b":["x",["kill"]]}}', id="nested, in lists"),
         pytest.param(contains("kill"), b' \t{"F" \t:\t "kill"}\r', id="white space"),
         pytest.param(contains("kill"), b'{"F":"x","F":"kill"}', id="repeated key"),
