@@ -45,14 +45,20 @@ PARENTS = (
 SUCCESS = {"arch": "c000003e", "success": "yes", "exit": 0, "items": 2}
 
 
+def _audit_value(text: str) -> str:
+    """As the kernel writes it: in hex where it holds what ends a value."""
+    return text.encode().hex().upper() if {'"', " "} & set(text) else f'"{text}"'
+
+
 class Maker:
-    """Lines of one kind: `auth`, `web` or `json`."""
+    """Lines of one kind: `auth`, `web`, `json` or `audit`."""
 
     def __init__(self, kind: str, share: float, seed: int = 1) -> None:
         self._draw = random.Random(f"{kind} {share} {seed}")
-        self._make = {"auth": self._auth, "web": self._web, "json": self._json}[kind]
+        self._make = {"auth": self._auth, "web": self._web, "json": self._json, "audit": self._audit}[kind]
         self._share = share
         self._at = datetime(2026, 3, 1, tzinfo=UTC)
+        self._serial = 0
 
     def lines(self, size_bytes: int) -> bytes:
         """About so many bytes."""
@@ -133,6 +139,34 @@ class Maker:
             record |= {"tty": "pts0", "ses": number % 9_999, "comm": image.rpartition("/")[2], "exe": image}
             record |= {"key": draw.choice(("(null)", "rootcmd", "exec"))}
         return json.dumps(record, separators=(",", ":"))
+
+    def _audit(self, *, suspicious: bool) -> str:
+        """A command started, as the kernel writes it: five lines; two events in ten are log-ins of one line."""
+        draw, number = self._draw, self._draw.randrange(300, 4_000_000)
+        self._serial += 1
+        head = f"msg=audit({self._at.timestamp():.3f}:{self._serial}):"
+        if draw.randrange(10) < 2:
+            return (
+                f'type=USER_LOGIN {head} pid={number} uid=0 auid=4294967295 ses=4294967295 msg=\'op=login acct="{draw.choice(USERS)}" '
+                f'exe="/usr/sbin/sshd" hostname=? addr={self._address()} terminal=sshd res={draw.choice(("success", "failed"))}\''
+            )
+        image, command = draw.choice(BAD_COMMANDS if suspicious else COMMANDS)
+        words = command.replace("{n}", str(number)).split(" ")
+        registers = " ".join(f"a{place}={draw.getrandbits(48):x}" for place in range(4))
+        owner = " ".join(
+            f"{name}={number % 1_100}"
+            for name in ("auid", "uid", "gid", "euid", "suid", "fsuid", "egid", "sgid", "fsgid")
+        )
+        who = (
+            f'tty=pts0 ses={number % 9_999} comm="{image.rpartition("/")[2]}" exe="{image}" subj=unconfined key="exec"'
+        )
+        return "\n".join((
+            f"type=SYSCALL {head} arch=c000003e syscall=59 success=yes exit=0 {registers} items=2 ppid={number // 2} pid={number} {owner} {who}",
+            f"type=EXECVE {head} argc={len(words)} " + " ".join(f"a{place}={_audit_value(word)}" for place, word in enumerate(words)),
+            f'type=CWD {head} cwd="/srv/app"',
+            f'type=PATH {head} item=0 name="{image}" inode={number} dev=fd:00 mode=0100755 ouid=0 ogid=0 rdev=00:00 nametype=NORMAL cap_fp=0 cap_fi=0 cap_fe=0 cap_fver=0 cap_frootid=0',
+            f"type=PROCTITLE {head} proctitle={chr(0).join(words).encode().hex().upper()}",
+        ))  # fmt: skip
 
     def _sysmon(self, number: int, at: str, image: str, command: str) -> dict[str, Any]:
         """Event 1, process creation, as Sysmon for Linux names its fields."""

@@ -1,6 +1,7 @@
 """The detection engine beside what people use instead: CPU seconds on the same files, medians, start not counted.
 
-    python -m benchmarks.detect SIGMAHQ_FOLDER [--only auth,web,json,fail2ban,sec,zircolite,lanes,growth,start,memory]
+    python -m benchmarks.detect SIGMAHQ_FOLDER
+                                [--only auth,web,json,audit,fail2ban,sec,zircolite,lanes,growth,start,memory]
                                 [--megabytes 40 | --data FOLDER] [--runs 5] [--rsigma BINARY] [--lanes FOLDER]
                                 [--zircolite FOLDER --zircolite-python PYTHON]
 
@@ -8,11 +9,13 @@ SIGMAHQ_FOLDER is SigmaHQ's `rules/`. Peers that are not here are left out, and 
 file and on an empty one, in turns with its peers; the difference counts, so loading rules does not. One run of each
 before that fills caches. `ratio` is the peer's time over ours, `must` what the project wants of it at the least.
 
-auth, web  `rg` counts lines that hold one of the literals that our engine looks for, as fitted to the first lines of
-           the file and as chosen before it has seen any. Short literals are in more lines: what it got is said.
+auth, web  `rg -c` counts lines that hold one of the literals that our engine looks for, as fitted to the first lines of
+           the file and as chosen before it has seen any. Short literals are in more lines: what it got is said. What is
+           judged is `scan --count`, which counts too; the scan that prints every match stands beside it.
 json       the same, and rsigma in its four modes. Its modes that route by log source are beside our plain scan, which
            does so too, the others beside `--logsource any`; the fastest of each pair is judged. Both find `found`
            alerts; what only one of them found is said.
+audit      the log of the audit daemon, beside Zircolite.
 fail2ban   our shipped rules about failed SSH logins (windows of brute force included) beside fail2ban-regex with
            Debian's whole sshd filter.
 sec        SigmaHQ's keyword rules beside SEC with one regular expression for each.
@@ -38,7 +41,7 @@ from benchmarks.detect.logs import Programs
 from benchmarks.detect.ours import Bench
 from benchmarks.detect.table import Table
 
-ROWS = ("auth", "web", "json", "fail2ban", "sec", "zircolite", "lanes", "growth", "start", "memory")
+ROWS = ("auth", "web", "json", "audit", "fail2ban", "sec", "zircolite", "lanes", "growth", "start", "memory")
 
 
 def arguments() -> argparse.Namespace:
@@ -104,6 +107,7 @@ def measure(row: str, bench: Bench, table: Table, programs: Programs, lanes: Pat
                 "auth": logs.auth,
                 "web": logs.web,
                 "json": logs.json_events,
+                "audit": logs.audit_row,
                 "fail2ban": logs.fail2ban_row,
                 "sec": logs.sec_row,
                 "zircolite": logs.zircolite_row,

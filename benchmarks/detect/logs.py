@@ -164,6 +164,23 @@ def zircolite_row(bench: Bench, table: Table, programs: Programs) -> None:
         _pair(task, bench, table, runners, bench.data("json", share), 30.0, "of its 182 rules that can be SQL")
 
 
+def audit_row(bench: Bench, table: Table, programs: Programs) -> None:
+    """All Linux rules on the log of the audit daemon, whose events have several lines, beside Zircolite."""
+    folder = bench.sigmahq / "linux"
+    for share in (0.001, 0.05):
+        task = f"audit.log, 210 Linux rules, {share:.1%}"
+        file = bench.data("audit", share)
+        runners = [bench.scan(folder, "auditd")]
+        if programs.zircolite is not None and programs.zircolite.exists():
+            python = programs.zircolite_python
+            runners.append(zircolite(programs.zircolite, python, folder, bench.scratch, option="--auditd"))
+        table.on(file)
+        ours, *peers = race(runners, file, bench.scratch, bench.runs)
+        table.ours(task, ours)
+        for peer in peers:
+            table.peer(task, peer, ours, None, "rules as SQL, on its own names of the fields")
+
+
 def _pair(task: str, bench: Bench, table: Table, runners: Sequence[Runner], file: Path, must: float, note: str) -> None:
     table.on(file)
     ours, peer = race(runners, file, bench.scratch, bench.runs)

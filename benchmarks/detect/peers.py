@@ -72,14 +72,15 @@ def sec(program: str, rules: Sequence[Rule], scratch: Path) -> Runner:
     )
 
 
-def zircolite(folder: Path, python: str, rules: Path, scratch: Path) -> Runner:
-    """Zircolite over JSON lines with Sigma files as they are; converting them belongs to its start."""
+def zircolite(folder: Path, python: str, rules: Path, scratch: Path, *, option: str = "-j") -> Runner:
+    """Zircolite over JSON lines (`option`: or others) with Sigma files; converting these belongs to its start."""
     out, log = scratch / "zircolite.json", scratch / "zircolite.log"
-    options = ("-j", "--no-parallel", "-q", "-r", str(rules), "-o", str(out), "-l", str(log))
+    options = (option, "--no-parallel", "-q", "-r", str(rules), "-o", str(out), "-l", str(log))
 
     def command(file: Path) -> Sequence[str]:
         out.unlink(missing_ok=True)
-        named = file if file.suffix == ".json" else scratch / f"{file.name}.json"
+        suffix = ".json" if option == "-j" else ".log"
+        named = file if file.suffix == suffix else scratch / f"{file.name}{suffix}"
         if not named.exists():
             named.symlink_to(file)
         return (python, str(folder / "zircolite.py"), *options, "-e", str(named))

@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.plan import Scope
+from breachwatch.detect.rule import OWN_PREFIXES
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import all_texts, folded
 from breachwatch.model import Event, LogSource
-from breachwatch.model.rawform import RawForm
+from breachwatch.model.rawform import BETWEEN_VALUES, RawForm
 
 VALUES = RawForm(name="values", is_values=True)
 """The form of what `text_of` makes."""
@@ -32,22 +33,22 @@ MAX_SOURCES = 64
 DOTTED_I = "\u0130"
 """Equals `i` in an expression, but becomes two characters in lower case: an event that holds it may match any rule."""
 
-BETWEEN = "\x1f"
-"""Stands between values: no text that is searched for holds it."""
-
 
 def text_of(event: Event) -> bytes:
-    """The line of an event and all its values, as they are compared, in one line."""
+    """The line of an event and all its values but those that we added, as they are compared, in one line."""
     raw = event.raw
-    texts = [raw]
-    for value in event.fields.values():
-        if value is raw:
+    texts = ["", raw]
+    for name, value in event.fields.items():
+        if name.startswith(OWN_PREFIXES) or value is raw:
             continue
         if type(value) is str:
             texts.append(value)
+        elif type(value) is int:
+            texts.append(str(value))
         elif value is not None:
             texts.extend(all_texts(value))
-    text = BETWEEN.join(texts)
+    texts.append("")
+    text = BETWEEN_VALUES.join(texts)
     dirty = b"\0" if DOTTED_I in text else b""  # plans take a line with a NUL for what may be anything
     return dirty + folded(text).replace("\n", " ").encode("utf-8", "surrogatepass") + b"\n"
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, assert_never
 
-from breachwatch.detect.reference import OWN_PREFIXES
 from breachwatch.detect.rule import (
+    OWN_PREFIXES,
     And,
     Condition,
     Exists,

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import assert_never
 
 from breachwatch.detect.rule import (
+    OWN_PREFIXES,
     And,
     Condition,
     Exists,
@@ -20,9 +21,6 @@ from breachwatch.detect.rule import (
 )
 from breachwatch.detect.values import all_texts, as_text, as_time, folded, is_there, values_of
 from breachwatch.model import Event
-
-OWN_PREFIXES = ("log.", "host.name")
-"""Fields that we added ourselves: keywords do not search them."""
 
 
 def matches(rule: Rule, event: Event) -> bool:

@@ -15,6 +15,9 @@ import msgspec
 from breachwatch.detect.values import COMPARE, Network, Number, Regex, Scalar, Test, Text, Value, test_of
 from breachwatch.model import LogSource, RuleRef
 
+OWN_PREFIXES = ("log.", "host.name")
+"""Fields that we added ourselves: keywords do not search them."""
+
 __all__ = ["Network", "Number", "Regex", "Scalar", "Text", "Value"]
 
 

@@ -187,7 +187,10 @@ def all_texts(value: FieldValue, depth: int = 0) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         if depth < MAX_DEPTH:
             for item in value:
-                yield from all_texts(item, depth + 1)
+                if type(item) is str and len(item) <= MAX_VALUE:
+                    yield item
+                else:
+                    yield from all_texts(item, depth + 1)
     elif (text := as_text(value)) is not None:
         yield text
 

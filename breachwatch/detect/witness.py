@@ -15,6 +15,7 @@ from typing import NamedTuple
 from breachwatch.detect.rawregex import stretch
 from breachwatch.detect.regexlits import required_literals
 from breachwatch.detect.rule import (
+    OWN_PREFIXES,
     And,
     Condition,
     Exists,
@@ -28,7 +29,7 @@ from breachwatch.detect.rule import (
     TimePart,
 )
 from breachwatch.detect.values import ANY, NUMERIC, Regex, Scalar, Text, Value, folded
-from breachwatch.model.rawform import RawForm, Words
+from breachwatch.model.rawform import BETWEEN_VALUES, RawForm, Words
 
 
 class Pattern(NamedTuple):
@@ -217,7 +218,7 @@ class Extractor:
         """The witnesses if the value comes from the field of this name."""
         form, value = self._form, leaf.value
         if form.is_values:
-            return [] if name == "@timestamp" else self._exact(value)
+            return [] if name == "@timestamp" or name.startswith(OWN_PREFIXES) else self._between_marks(value)
         if name in form.signs:
             return self._signed(form.signs[name], leaf)
         if name in form.exact:
@@ -247,9 +248,7 @@ class Extractor:
     def _exact(self, value: Value) -> Options:
         """Witnesses of a value that stands in the line as it is."""
         if isinstance(value, Text):
-            texts = [text for text, _, _ in text_runs(value)]
-            if self._form.is_values:
-                texts = list(map(folded, texts))
+            texts = [folded(text) if self._form.is_values else text for text, _, _ in text_runs(value)]
             runs = [run for text in texts for run in _PLAIN.findall(text)]
             if not runs:
                 return [_spelled(text) for text in texts if not text.isascii()]
@@ -259,6 +258,22 @@ class Extractor:
         if isinstance(value, Regex):
             return [frozenset(map(literal, found)) for found in required_literals(value.pattern, value.flags)]
         return []
+
+    def _between_marks(self, value: Value) -> Options:
+        """Witnesses of a value that stands, folded, between two marks."""
+        mark = BETWEEN_VALUES.encode()
+        if isinstance(value, Scalar) and _PLAIN.fullmatch(value.text):
+            return [frozenset({Pattern(is_regex=False, data=mark + literal(value.text).data + mark)})]
+        if not isinstance(value, Text):
+            return self._exact(value)
+        found: list[Witness] = []
+        for text, begins, ends in text_runs(value):
+            whole = folded(text)
+            for run in _PLAIN.finditer(whole):
+                before = mark if begins and run.start() == 0 else b""
+                after = mark if ends and run.end() == len(whole) else b""
+                found.append(frozenset({Pattern(is_regex=False, data=before + literal(run[0]).data + after)}))
+        return found or self._exact(value)
 
     def _keyword(self, value: Value) -> Options:
         if not self._form.escapes_json:

@@ -12,6 +12,10 @@ Words = tuple[str, ...]
 """At least one of these (lower case, ASCII) is in the line. Empty: nothing is promised."""
 
 
+BETWEEN_VALUES = "\x1f"
+"""The mark between values of an event that are scanned."""
+
+
 class Sign(NamedTuple):
     """What is looked for in lines."""
 
@@ -35,7 +39,7 @@ class RawForm:
     escapes_json: bool = False
     r"""Values stand as JSON strings: `"` as `\"`, `\` as `\\`; names are keys."""
     is_values: bool = False
-    """What is scanned is no line of a log but the values of an event, each as it is compared, and the event's line."""
+    """No line of a log is scanned but an event's line and its values, as they are compared, each between two marks."""
     exact: frozenset[str] = frozenset()
     """Fields whose text is a run of the line's own characters (numbers: as decimal text)."""
     decoded: frozenset[str] = frozenset()
