@@ -12,7 +12,8 @@ from collections.abc import Sequence
 
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.plan import Scope
-from breachwatch.detect.rule import OWN_PREFIXES
+from breachwatch.detect.rule import OWN_PREFIXES, And, Condition, Not, Or
+from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import all_texts, folded
 from breachwatch.model import Event, LogSource
@@ -21,8 +22,8 @@ from breachwatch.model.rawform import BETWEEN_VALUES, RawForm
 VALUES = RawForm(name="values", is_values=True)
 """The form of what `text_of` makes."""
 
-FEW_RULES = 16
-"""So many are judged without a scan."""
+FEW_TESTS = 16
+"""Rules with so many tests together are judged without a scan."""
 
 FEW_EVENTS = 64
 """So many of a log source are judged without one: making a plan costs more."""
@@ -59,6 +60,9 @@ class EventJudge:
     def __init__(self) -> None:
         self._events: Counter[LogSource] = Counter()
         """How many there were, by log source."""
+        self._rules: RuleSet | None = None
+        self._tests: dict[LogSource, int] = {}
+        """How many tests these rules have for events of a log source."""
 
     def satisfied(self, events: Sequence[Event], detector: Detector, selector: Selector) -> list[Sequence[int]]:
         """Of each event the positions (ascending) of the rules for its log source whose conditions hold."""
@@ -80,7 +84,9 @@ class EventJudge:
     ) -> list[Sequence[int]]:
         """The same of events of one log source; None: every rule is for every event."""
         judge, meant = selector.judge, detector.positions(source or events[0].logsource)
-        if len(meant) <= FEW_RULES or not self._is_frequent(source or LogSource(), len(events)):
+        if not self._is_worth_it(source or LogSource(), len(events), detector.rules, meant):
+            if selector.looked_at is not None:
+                selector.looked_at.update(dict.fromkeys(meant, len(events)))
             return [judge.satisfied(meant, event) for event in events]
         texts = [text_of(event) for event in events]
         scope = Scope(source, any_logsource=source is None)
@@ -96,9 +102,22 @@ class EventJudge:
             start += len(text)
         return found
 
-    def _is_frequent(self, source: LogSource, count: int) -> bool:
-        """Take note of more events of a log source; true if there were enough to be worth a plan."""
-        if source not in self._events and len(self._events) >= MAX_SOURCES:
+    def _is_worth_it(self, source: LogSource, count: int, rules: RuleSet, meant: Sequence[int]) -> bool:
+        """Take note of more events of a log source; true if there were enough, and are tests enough, for a plan."""
+        if rules is not self._rules:
+            self._rules, self._tests = rules, {}
+        tests = self._tests.get(source)
+        if tests is None:
+            if len(self._tests) >= MAX_SOURCES:
+                return False
+            tests = self._tests[source] = sum(_tests_in(rules.rules[index].condition) for index in meant)
+        if tests <= FEW_TESTS:
             return False
         self._events[source] += count
         return self._events[source] > FEW_EVENTS
+
+
+def _tests_in(condition: Condition) -> int:
+    if isinstance(condition, And | Or):
+        return sum(map(_tests_in, condition.parts))
+    return _tests_in(condition.part) if isinstance(condition, Not) else 1

@@ -55,7 +55,7 @@ def _fitted_again_and_again(monkeypatch):
 @pytest.fixture(autouse=True)
 def _scanned_from_the_first_event_on(monkeypatch):
     """Events that come one by one are scanned, however few events and rules there are."""
-    monkeypatch.setattr(eventscan, "FEW_RULES", 0)
+    monkeypatch.setattr(eventscan, "FEW_TESTS", 0)
     monkeypatch.setattr(eventscan, "FEW_EVENTS", 0)
 
 
