@@ -119,9 +119,8 @@ def ecs_fields(records: Sequence[AuditRecord], fields: Fields) -> LogSource:
     kinds = tuple(dict.fromkeys(record.type for record in records))
     leading = next((record for record in records if record.type == "SYSCALL"), records[0])
     said: dict[str, str] = {}
-    for record in (leading, *records):
-        for name, value in record.fields.items():
-            said.setdefault(name, value)
+    for record in (*reversed(records), leading):  # of a name that several have, the first one counts
+        said.update(record.fields)
     fields["auditd.message_type"] = kinds[0] if len(kinds) == 1 else kinds
     fields["auditd.sequence"] = leading.serial
     syscall = _syscall(said, kinds)

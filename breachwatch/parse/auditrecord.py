@@ -8,8 +8,10 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+
+import msgspec
 
 MAX_FIELDS = 256
 """Fields kept of one record; the kernel writes some forty."""
@@ -44,8 +46,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _INET, _INET6, _UNIX, _NETLINK = 2, 10, 1, 16
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditRecord:
+class AuditRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One part of an audit event."""
 
     type: str
@@ -66,17 +67,22 @@ def read_record(text: str) -> AuditRecord | None:
     found = _HEAD.match(text)
     if found is None:
         return None
-    try:
-        at_utc = _EPOCH + timedelta(seconds=int(found["seconds"]), milliseconds=int(found["fraction"].ljust(3, "0")))
-    except OverflowError:
+    node, kind, seconds, fraction, serial = found.groups()
+    at_utc = _instant(seconds, fraction)
+    if at_utc is None:
         return None
     return AuditRecord(
-        type=found["type"],
-        node=found["node"] or "",
-        at_utc=at_utc,
-        serial=found["serial"],
-        fields=_fields(text[found.end() :], found["type"]),
+        type=kind, node=node or "", at_utc=at_utc, serial=serial, fields=_fields(text[found.end() :], kind)
     )
+
+
+@lru_cache(maxsize=16)
+def _instant(seconds: str, fraction: str) -> datetime | None:
+    """All parts of an event have the same; None for what no calendar has."""
+    try:
+        return _EPOCH + timedelta(seconds=int(seconds), milliseconds=int(fraction.ljust(3, "0")))
+    except OverflowError:
+        return None
 
 
 def _fields(body: str, kind: str) -> dict[str, str]:
