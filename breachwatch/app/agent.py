@@ -280,7 +280,7 @@ class Agent:
         files = next((moved for moved in progress if moved.baseline is not None), Progress())
         if not (self._signals or checkpoints or forgotten or files.baseline):
             return
-        state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished())
+        state = packed_state(self._pipeline.detector.snapshot(), self._pipeline.unfinished)
         signals, self._signals = self._signals, []
         self._store.commit(
             signals=signals,

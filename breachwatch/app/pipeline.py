@@ -191,16 +191,12 @@ class Pipeline:
     def tally(self, seen: Seen, how: SourceFormat) -> Counter[str]:
         """How many matches each rule has, by its id: those of `matches`, for which not every line has to be parsed."""
         if not (isinstance(seen, Block) and self.is_prefiltering) or self.detector.rules.correlations:
-            return _by_rule(self.matches(seen, how))
+            return by_rule(self.matches(seen, how))
         positions: Counter[int] = Counter()
-        counts = _by_rule(self._block_matches(seen, how, None, positions))
+        counts = by_rule(self._block_matches(seen, how, None, positions))
         rules = self.detector.rules.rules
         counts.update({rules[index].ref.id: count for index, count in positions.items() if rules[index].emits})
         return counts
-
-    def late_tally(self, *, everything: bool = False) -> Counter[str]:
-        """The same of `late_matches`."""
-        return _by_rule(self.late_matches(everything=everything))
 
     def late_matches(self, *, everything: bool = False) -> Iterator[Found]:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
@@ -284,6 +280,7 @@ class Pipeline:
 
     # -- across a restart -----------------------------------------------------------------------------------------
 
+    @property
     def unfinished(self) -> list[tuple[str, RawLine]]:
         """(format, line) of everything that waits for the rest of its event: belongs to the offsets read so far."""
         return [(name, line) for (name, _), (assembler, _) in self._holding.items() for line in assembler.waiting]
@@ -298,7 +295,8 @@ class Pipeline:
                 self._holding[key] = self._assemblers[key], how
 
 
-def _by_rule(found: Iterable[Found]) -> Counter[str]:
+def by_rule(found: Iterable[Found]) -> Counter[str]:
+    """How many matches each rule has, by its id."""
     return Counter(match.rule.id for _, matches in found for match in matches)
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO
 
 from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
-from breachwatch.app.pipeline import Pipeline, SourceFormat
+from breachwatch.app.pipeline import Pipeline, SourceFormat, by_rule
 from breachwatch.app.told import JsonObject, event_object, gap_object, rule_object
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.ruleset import RuleSet
@@ -132,7 +132,7 @@ class Scan:
             self._count(seen, pipeline.lines - before)
             self.pause()
         if options.count_only:
-            self._counts += pipeline.late_tally(everything=True)
+            self._counts += by_rule(pipeline.late_matches(everything=True))
         else:
             yield from self._told(pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events

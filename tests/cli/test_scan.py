@@ -183,7 +183,7 @@ def test_stats_say_what_each_rule_cost(scan: Callable[..., Done], log: Path, mor
     assert "8 lines, " in figures
     assert head.split() == ["looked", "at", "matches", "rule"]
     assert [line.split() for line in rules] == [
-        ["7", "6", "Refused", "log-in", "(11111111-2222-4333-8444-000000000001)"]
+        ["8", "6", "Refused", "log-in", "(11111111-2222-4333-8444-000000000001)"]
     ]
 
 

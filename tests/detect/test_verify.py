@@ -151,6 +151,6 @@ def test_audit_records_are_put_together_whatever_lies_between_them(quiet):
     # without an end it waits: it belongs to what a restart has to know, and is told late
     cut = quiet.join(AUDIT[:2]).replace(b":487)", b":488)")
     assert titles(cut + quiet * 3) == []
-    assert len(pipeline.unfinished()) == 2
+    assert len(pipeline.unfinished) == 2
     late = [match.rule.title for _, made in pipeline.late_matches(everything=True) for match in made]
     assert late == ["Log shredded"]

@@ -223,7 +223,7 @@ def test_a_restart_between_the_parts_of_an_event_makes_no_difference(seed, cut):
     wanted = [event for line in lines for event, _ in whole.matches(line, how)]
     first = pipeline()
     found = [event for line in lines[:cut] for event, _ in first.matches(line, how)]
-    correlations, unfinished = unpacked_state(packed_state(b"state", first.unfinished()))
+    correlations, unfinished = unpacked_state(packed_state(b"state", first.unfinished))
     assert correlations == b"state"
     second = pipeline()
     second.restore(unfinished)

@@ -568,7 +568,7 @@ def test_parts_from_one_sender_survive_a_restart_between_them():
     begin = 'type=SYSCALL msg=audit(1783414661.350:487): arch=c000003e syscall=59 success=yes uid=0 comm="sh"'
     assert list(first.matches(line(begin, 1), how)) == []
     second = Pipeline(host="hub", detector=Detector(rules_in([])), now=SystemClock().now)
-    second.restore(first.unfinished())
+    second.restore(first.unfinished)
     end = "type=PROCTITLE msg=audit(1783414661.350:487): proctitle=6C73"
     [(event, _)] = second.matches(line(end, 2), how)
     assert event.fields["auditd.message_type"] == ("SYSCALL", "PROCTITLE")
