@@ -48,7 +48,13 @@ class _EventFields(View):
             if text is None and value is not None:
                 raise Undecided
             value = text
-        found = self[field] = None if value is None else folded(value)
+        if value is None:
+            self[field] = None
+            return None
+        found = value.lower()
+        if not found.isascii():
+            found = folded(value)
+        self[field] = found
         return found
 
     def raw(self, field: int) -> Any:

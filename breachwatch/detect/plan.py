@@ -23,7 +23,7 @@ from breachwatch.model.rawform import RawForm
 MAX_LINE_BYTES = 65_536
 """Parsers cut longer lines, which may tear a character: such a line is a candidate for every rule."""
 
-MAX_SETS = 4_096
+MAX_SETS = 8_192
 """Combinations of hits that are remembered; an attacker could make any number."""
 
 WORTH_IT = 24
@@ -35,6 +35,9 @@ LINE_WORK = 20
 SEEN = 12
 MAX_SEEN_BYTES = 4_096
 """Of so many lines, no longer than this, is learnt what is worth asking."""
+
+MAX_KEPT_BYTES = 4 << 20
+"""Of all the lines that are kept for that: whoever writes the lines may make any number of combinations."""
 
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
@@ -130,6 +133,8 @@ class Plan:
         self._clearings = 0
         self._guards = Guards(rules, form, routed=scope.is_routed)
         self._sets: dict[Hit, _Candidates] = {}
+        self.kept_bytes = 0
+        """Lines that are kept to learn from."""
 
     def candidates(self, data: bytes) -> list[Candidate]:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
@@ -200,6 +205,7 @@ class Plan:
         if len(self._sets) >= MAX_SETS:
             self._sets.clear()
             self._clearings += 1
+            self.kept_bytes = 0
         self._sets[hit] = entry
         return entry
 
@@ -246,10 +252,13 @@ class _Unasked:
 
     def __call__(self, line: bytes) -> tuple[int, ...]:
         self._times -= 1
-        if self._times < SEEN and len(line) <= MAX_SEEN_BYTES:
+        plan = self._plan
+        if self._times < SEEN and len(line) <= MAX_SEEN_BYTES and plan.kept_bytes < MAX_KEPT_BYTES:
             self._seen.append(lowered(line))
+            plan.kept_bytes += len(line)
         if self._times > 0:
             return self._rules
+        plan.kept_bytes -= min(plan.kept_bytes, sum(map(len, self._seen)))
         rules, narrow = self._plan.ask(self._hit, self._rules, self._seen)
         return narrow(line) if narrow is not None else rules or ()
 

@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from breachwatch.app.pipeline import SourceFormat
+from breachwatch.detect import plan
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import load_rules
 from breachwatch.detect.reference import matches
+from breachwatch.detect.rule import And, Rule
 from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.detect.selector import Selector
-from breachwatch.model import Block, Event, LogSource
+from breachwatch.model import Block, Event, LogSource, RuleRef
+from breachwatch.parse.rawform import FORMS
 from tests.detect.sigma import events_of, loaded, rule_text
-from tests.detect.test_engine import found_in, pipeline
+from tests.detect.test_engine import contains, found_in, pipeline
 from tests.detect.test_safety import CATASTROPHIC, EVERY_KIND, HEAD
 
 
@@ -197,3 +200,24 @@ def test_a_thousand_noise_events_of_one_group_cost_no_correlation_more_than_a_cp
                 assert [match for match in found if match.window] == []
 
         assert cpu_s(noise) < 1
+
+
+def test_lines_of_any_combination_are_learnt_from_within_bounded_memory(monkeypatch):
+    monkeypatch.setattr(plan, "MAX_KEPT_BYTES", 100_000)
+    words = [f"word{number}x" for number in range(6)]
+    both = [And((contains(word), contains("z", "G"))) for word in words]
+    rules = [
+        Rule(ref=RuleRef(id=word, title=word), logsource=LogSource(), condition=condition, source="t")
+        for word, condition in zip(words, both, strict=True)
+    ]
+    looked = plan.Plan(rules, FORMS["json"], plan.Scope(any_logsource=True), backend="ahocorasick_rs")
+    most = 0
+    for repeat in range(plan.WORTH_IT + 1):
+        for mask in range(1, 64):
+            text = " ".join(word for place, word in enumerate(words) if mask >> place & 1)
+            line = json.dumps({"F": f"{text} {'y' * 2_000} {repeat}", "G": "zz"}).encode() + b"\n"
+            (found,) = looked.candidates(line)
+            assert len(found.rules or ()) == mask.bit_count()
+            most = max(most, looked.kept_bytes)
+    assert 50_000 < most < 100_000 + plan.MAX_SEEN_BYTES
+    assert looked.kept_bytes == 0, "what was learnt from is forgotten"
