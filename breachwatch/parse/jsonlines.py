@@ -80,8 +80,11 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        if not isinstance(record.get("host"), str) and flat(record, "host.name") is None:
-            fields["host.name"] = context.host
+        host = record.get("host")
+        if not isinstance(host, str):
+            nested = host.get("name") if isinstance(host, dict) else None
+            if record.get("host.name", nested) is None:
+                fields["host.name"] = context.host
         return Event(
             id=event_id(line, context.host), at_utc=at_utc, logsource=logsource_of(record), fields=fields, raw=text
         )
