@@ -126,11 +126,11 @@ def test_a_quiet_source_gets_a_plan_that_costs_little_and_a_busy_one_a_fast_one(
     chosen = Selector(RULES)
     blocks = [block("alpha", "kill", "omega gamma")] * 3
     checked(chosen, stream(*blocks))
-    assert compiled == ["counting", "ahocorasick_rs"]
+    assert compiled == ["ahocorasick_rs"], "three lines say nothing that is worth counting"
     size = sum(len(one.data) for one in blocks)
     busy = block("alpha", "gamma", repeat=1 + (selector.FEW_BYTES - size) // len(block("alpha", "gamma").data))
     work = checked(chosen, stream(busy, block("kill"), busy, block("omega alpha")))
-    assert compiled[2:] == ["counting", "hyperscan"]
+    assert compiled[1:] == ["counting", "hyperscan"]
     assert work.candidates == 2
 
 
@@ -138,7 +138,7 @@ def test_sources_of_one_form_and_scope_share_a_plan(compiled):
     chosen = Selector(RULES)
     for _ in range(20):
         checked(chosen, [block("alpha kill")])
-    assert len(compiled) == 2
+    assert len(compiled) == 1
 
 
 def test_sources_of_one_form_and_several_scopes_keep_what_each_has_made(monkeypatch):
@@ -332,7 +332,7 @@ def test_a_plan_that_somebody_else_owns_is_made_again(tmp_path, compiled):
 
 
 def test_a_second_start_with_few_lines_counts_nothing_and_many_lines_are_fitted_to_all_the_same(tmp_path, compiled):
-    few = stream(block("alpha", "kill", "omega gamma"))
+    few = stream(block("alpha", "kill", "omega gamma", "delta"))
     kept = PlanFiles(tmp_path)
     checked(Selector(RULES, store=kept), few)
     assert compiled == ["counting", "ahocorasick_rs"]
