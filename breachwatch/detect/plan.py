@@ -29,6 +29,10 @@ MAX_SETS = 8_192
 WORTH_IT = 24
 """So often lines have the same hits before more is asked of them; the oftener, the more combinations there were."""
 
+FREE_ASKS = 64
+"""So many combinations are asked about in any case; then one more for every so many lines that were dismissed: making
+out what to ask costs as much as reading these."""
+
 LINE_WORK = 20
 """What a hit costs beside the rules that it makes candidates, which count one each."""
 
@@ -135,6 +139,7 @@ class Plan:
         self._sets: dict[Hit, _Candidates] = {}
         self.kept_bytes = 0
         """Lines that are kept to learn from."""
+        self._asks = self._dismissed = 0
 
     def candidates(self, data: bytes) -> list[Candidate]:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
@@ -142,7 +147,7 @@ class Plan:
         hits.append((len(data) + 1, -1))  # ends the last line
         found: list[Candidate] = []
         find, find_back, known, entry_of = data.find, data.rfind, self._sets.get, self._entry
-        start = end = 0
+        start = end = dismissed = 0
         first = -1
         more: set[int] | None = None
         for stop, number in hits:
@@ -154,6 +159,8 @@ class Plan:
                         rules = narrow(data[start:end])
                     if rules != ():
                         found.append(Candidate(start, end, rules, False, hit))
+                    else:
+                        dismissed += 1
                     more = None
                 before = find_back(b"\n", end, stop - 1)
                 start = before + 1 if before >= 0 else end
@@ -163,6 +170,7 @@ class Plan:
                 if more is None:
                     more = {first}
                 more.add(number)
+        self._dismissed += dismissed
         return self._with_open(data, found) if self.open else found
 
     @cached_property
@@ -209,8 +217,14 @@ class Plan:
         self._sets[hit] = entry
         return entry
 
+    @property
+    def may_ask(self) -> bool:
+        """True if asking about more combinations is worth it, as far as it was till now."""
+        return self._asks < FREE_ASKS + self._dismissed // FREE_ASKS
+
     def ask(self, hit: Hit, rules: tuple[int, ...], seen: Sequence[bytes]) -> _Candidates:
         """From now on, ask more of lines with these hits, of which some were `seen`, in lower case."""
+        self._asks += 1
         there, absent = self._known(hit)
         entry = self._sets[hit] = self._guards.narrow(rules, there, absent, seen)
         return entry
@@ -258,8 +272,12 @@ class _Unasked:
             plan.kept_bytes += len(line)
         if self._times > 0:
             return self._rules
-        plan.kept_bytes -= min(plan.kept_bytes, sum(map(len, self._seen)))
-        rules, narrow = self._plan.ask(self._hit, self._rules, self._seen)
+        seen, self._seen = self._seen, []
+        plan.kept_bytes -= min(plan.kept_bytes, sum(map(len, seen)))
+        if not plan.may_ask:
+            self._times = WORTH_IT
+            return self._rules
+        rules, narrow = plan.ask(self._hit, self._rules, seen)
         return narrow(line) if narrow is not None else rules or ()
 
 
