@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,6 +22,7 @@ from breachwatch.errors import BreachWatchError, StoreError
 from breachwatch.model import Signal
 from breachwatch.ports import Clock
 from breachwatch.store.agent import SqliteAgentStore
+from breachwatch.watch.wake import Wake
 
 BACK_OFF_S = (1.0, 2.0, 5.0, 15.0, 60.0)
 """Waits between restarts of a child that keeps dying; the last one repeats."""
@@ -118,7 +118,8 @@ class Supervisor:
     clock: Clock = field(default_factory=SystemClock)
     say: Callable[[str], None] = print
     _children: list[Child] = field(default_factory=list)
-    _wake: threading.Event = field(default_factory=threading.Event)
+    _wake: Wake = field(default_factory=Wake)
+    """No `threading.Event`: a signal while that is cleared would wait for its own lock for ever."""
     _stopping: bool = False
     _hang_up: bool = False
     _unrecorded: list[Signal] = field(default_factory=list)
@@ -161,7 +162,6 @@ class Supervisor:
             if not told_ready:
                 told_ready = sd_notify("READY=1", "STATUS=agent and hub are running") or True
             self._wake.wait(self._pause(now_s, next_alive))
-            self._wake.clear()
         sd_notify("STOPPING=1")
         return self._stop_children()
 
