@@ -10,7 +10,7 @@ import ctypes
 import resource
 import signal
 import sys
-import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from breachwatch.app.integrity import open_integrity
 from breachwatch.app.looker import Looker
 from breachwatch.app.memory import give_back, prepare_for_many_lines
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat, daemon_signal, heartbeat_signal
+from breachwatch.app.process import Asked
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, prepare_state, write_alive
@@ -432,8 +433,8 @@ def leave_network() -> bool:
     return bool(libc.unshare(CLONE_NEWNET) == 0)
 
 
-def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.Event, wake: Wake) -> None:
-    """Run until `stop`. Raises: StoreError (disk full, foreign state), ConfigError."""
+def serve(settings: AgentSettings, *, asked: Asked, wake: Wake) -> None:
+    """Run until asked to stop. Raises: StoreError (disk full, foreign state), ConfigError."""
     clock = SystemClock()
     layout = prepare_state(Path(settings.state_directory))
     allow_many_files()
@@ -444,7 +445,7 @@ def serve(settings: AgentSettings, *, stop: threading.Event, reload: threading.E
             isolated = leave_network()
             agent.note("network_left" if isolated else "network_kept", "network namespace of the agent")
         try:
-            _loop(agent, stop=stop, reload=reload, wake=wake)
+            _loop(agent, asked=asked, wake=wake)
             agent.tick()  # what senders have handed over already
             agent.commit()
         finally:
@@ -459,12 +460,12 @@ def allow_many_files() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake: Wake) -> None:
+def _loop(agent: Agent, *, asked: Asked, wake: Wake) -> None:
     unwatched: dict[Path, str] = {}
     idle = 0
-    while not stop.is_set():
-        if reload.is_set():
-            reload.clear()
+    while not asked.stop:
+        if asked.reload:
+            asked.reload = False
             agent.reload_rules()
         if wake.names_changed:
             wake.names_changed = False
@@ -481,7 +482,7 @@ def _loop(agent: Agent, *, stop: threading.Event, reload: threading.Event, wake:
             # neighbours of a log may be busy: after a few wakes for nothing, wait a little for the next
             idle = idle + 1 if wake.wait(agent.next_due_s) else 0
             if idle > IDLE_WAKES:
-                stop.wait(IDLE_PAUSE_S)
+                time.sleep(IDLE_PAUSE_S)
 
 
 def _on_signals(**handlers: Callable[[], None]) -> None:
@@ -496,19 +497,19 @@ def main() -> int:
     """Entry point of the child process: settings as JSON on standard input."""
     prepare_for_many_lines()
     settings = msgspec.json.decode(sys.stdin.buffer.read(), type=AgentSettings)
-    stop, reload, wake = threading.Event(), threading.Event(), Wake()
+    asked, wake = Asked(), Wake()
 
     def halt() -> None:
-        stop.set()
+        asked.stop = True
         wake.set()
 
     def ask_reload() -> None:
-        reload.set()
+        asked.reload = True
         wake.set()
 
     _on_signals(SIGTERM=halt, SIGINT=halt, SIGHUP=ask_reload)
     try:
-        serve(settings, stop=stop, reload=reload, wake=wake)
+        serve(settings, asked=asked, wake=wake)
     except BreachWatchError as error:
         print(f"breachwatch agent: {error}", file=sys.stderr)  # noqa: T201  # the supervisor's log
         return 3

@@ -23,6 +23,7 @@ from breachwatch.app.desk import NoticeDesk, open_desk
 from breachwatch.app.ingest import READER, Ingest, digest
 from breachwatch.app.perform import Performer
 from breachwatch.app.playbooks import DutyBook, known_names, load_duty_book, load_playbooks
+from breachwatch.app.process import Asked
 from breachwatch.app.retention import Retention
 from breachwatch.app.state import ALIVE_EVERY_S, StateLayout, hold_lock, prepare_state, write_alive
 from breachwatch.app.systemd import sd_notify
@@ -239,10 +240,13 @@ def serve_hub(settings: Settings, config: Path | None) -> int:
     layout = prepare_state(Path(settings.state.directory))
     lock = hold_lock(layout.lock("hub"), "a breachwatch hub")
     pipe = WakePipe(layout.wake)
-    stop, reload = threading.Event(), threading.Event()
+    asked = Asked()
 
     def on_signal(number: int, _frame: FrameType | None) -> None:
-        (reload if number == signal.SIGHUP else stop).set()
+        if number == signal.SIGHUP:
+            asked.reload = True
+        else:
+            asked.stop = True
         pipe.poke()
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -254,7 +258,7 @@ def serve_hub(settings: Settings, config: Path | None) -> int:
             telemetry = start_telemetry(settings, layout, _say)
             try:
                 sd_notify("READY=1", "STATUS=hub is running")
-                _loop(hub, pipe, stop, reload, config)
+                _loop(hub, pipe, asked, config)
             finally:
                 if telemetry is not None:
                     telemetry.close()
@@ -266,12 +270,12 @@ def serve_hub(settings: Settings, config: Path | None) -> int:
     return 0
 
 
-def _loop(hub: Hub, pipe: WakePipe, stop: threading.Event, reload: threading.Event, config: Path | None) -> None:
-    while not stop.is_set():
-        if reload.is_set():
-            reload.clear()
+def _loop(hub: Hub, pipe: WakePipe, asked: Asked, config: Path | None) -> None:
+    while not asked.stop:
+        if asked.reload:
+            asked.reload = False
             hub.reload(config)
-        if hub.tick() == 0 and not stop.is_set():
+        if hub.tick() == 0 and not asked.stop:
             pipe.wait(hub.pause_s())
 
 

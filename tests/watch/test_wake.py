@@ -120,11 +120,12 @@ AGENT = """
 import sys, threading, time
 from pathlib import Path
 from breachwatch.app.agent import AgentSettings, LogSettings, serve
+from breachwatch.app.process import Asked
 from breachwatch.store.agent import SqliteAgentStore
 from breachwatch.watch.wake import Wake
 
 root = Path(sys.argv[1])
-stop, wake = threading.Event(), Wake()
+asked, wake = Asked(), Wake()
 settings = AgentSettings(
     state_directory=str(root / "state"), host="web01", rule_folders=(str(root / "rules"),),
     logs=(LogSettings(path=str(root / "log" / "*.log"), format="syslog"),),
@@ -147,11 +148,11 @@ def watch():
             break
     print(sorted(told))
     store.close()
-    stop.set()
+    asked.stop = True
     wake.set()
 watcher = threading.Thread(target=watch)
 watcher.start()
-serve(settings, stop=stop, reload=threading.Event(), wake=wake)
+serve(settings, asked=asked, wake=wake)
 watcher.join()
 """
 
