@@ -12,10 +12,11 @@ from collections.abc import Sequence
 
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.plan import Scope
-from breachwatch.detect.rule import OWN_PREFIXES, And, Condition, Not, Or
+from breachwatch.detect.predicate import record_texts
+from breachwatch.detect.rule import And, Condition, Not, Or
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
-from breachwatch.detect.values import all_texts, folded
+from breachwatch.detect.values import folded
 from breachwatch.model import Event, LogSource
 from breachwatch.model.rawform import BETWEEN_VALUES, RawForm
 
@@ -37,19 +38,9 @@ DOTTED_I = "\u0130"
 
 def text_of(event: Event) -> bytes:
     """The line of an event and all its values but those that we added, as they are compared, in one line."""
-    raw = event.raw
-    texts = ["", raw]
-    for name, value in event.fields.items():
-        if name.startswith(OWN_PREFIXES) or value is raw:
-            continue
-        if type(value) is str:
-            texts.append(value)
-        elif type(value) is int:
-            texts.append(str(value))
-        elif value is not None:
-            texts.extend(all_texts(value))
-    texts.append("")
-    text = BETWEEN_VALUES.join(texts)
+    raw, fields = event.raw, event.fields
+    line = "" if fields.get("message") is raw else raw  # the line of a text log is a value itself
+    text = BETWEEN_VALUES.join(["", *record_texts(fields), line, ""])
     dirty = b"\0" if DOTTED_I in text else b""  # plans take a line with a NUL for what may be anything
     return dirty + folded(text).replace("\n", " ").encode("utf-8", "surrogatepass") + b"\n"
 

@@ -33,6 +33,7 @@ PAIRS = int(os.environ.get("LONG_PAIRS", "12000"))
 RULES, LINES = (2, 80, 80, 80), 12
 """Few rules leave lines to skip; many make many pairs."""
 REFERENCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
+NO_SOURCE = LogSource()
 FORMATS = ("json", "syslog", "nginx", "apache", "auto", "auditd")
 
 
@@ -352,6 +353,12 @@ def test_lines_are_counted_the_same_however_long_they_are(line, repeat):
     assert work.lines == repeat + 1
 
 
+def one_rule(logsource: LogSource = NO_SOURCE) -> RuleSet:
+    """A rule that looks for a word."""
+    ref = RuleRef(id="r", title="r", level=Level.LOW)
+    return RuleSet(rules=(Rule(ref=ref, logsource=logsource, condition=contains("kill"), source="t"),))
+
+
 class Blind(Selector):
     """Looks for nothing."""
 
@@ -361,10 +368,7 @@ class Blind(Selector):
 
 
 def test_a_sampled_event_that_the_scan_would_miss_is_found_and_counted():
-    rule = Rule(
-        ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=LogSource(), condition=contains("kill"), source="t"
-    )
-    rules = RuleSet(rules=(rule,))
+    rules = one_rule()
     sampler = Sampler(every=2)
     work = Pipeline(host="h", detector=Detector(rules), now=lambda: REFERENCE, selector=Blind(rules), sampler=sampler)
     line = RawLine(source="x", data=b'{"F":"kill"}', generation="g")
@@ -376,16 +380,7 @@ def test_a_sampled_event_that_the_scan_would_miss_is_found_and_counted():
 
 
 def test_log_sources_without_end_get_no_plans_without_end():
-    rules = RuleSet(
-        rules=(
-            Rule(
-                ref=RuleRef(id="r", title="r", level=Level.LOW),
-                logsource=LogSource(),
-                condition=contains("kill"),
-                source="t",
-            ),
-        )
-    )
+    rules = one_rule()
     selector = Selector(rules)
     work = Pipeline(
         host="h", detector=Detector(rules), now=lambda: REFERENCE, selector=selector, sampler=Sampler(every=0)
@@ -398,10 +393,7 @@ def test_log_sources_without_end_get_no_plans_without_end():
 
 
 def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
-    rule = Rule(
-        ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=LogSource(), condition=contains("kill"), source="t"
-    )
-    rules = RuleSet(rules=(rule,))
+    rules = one_rule()
     sampler = Sampler(every=2)
     work = Pipeline(host="h", detector=Detector(rules), now=lambda: REFERENCE, selector=Blind(rules), sampler=sampler)
     block = Block(source="x", data=b'{"F":"x"}\n{"F":"kill"}\n{"F":"y"}\n', generation="g")
@@ -415,13 +407,7 @@ def test_a_sampled_line_that_the_engine_would_miss_is_found_and_counted():
 
 
 def test_a_record_of_another_source_among_syslog_lines_is_found():
-    rule = Rule(
-        ref=RuleRef(id="r", title="r", level=Level.LOW),
-        logsource=LogSource("linux", "", "auditd"),
-        condition=contains("kill"),
-        source="t",
-    )
-    rules = RuleSet(rules=(rule,))
+    rules = one_rule(LogSource("linux", "", "auditd"))
     said = b"Dec 10 06:55:01 web01 sshd[3]: Failed password for root from 203.0.113.7 port 4711 ssh2\n"
     block = Block(source="x", data=said * 3 + b'{"F":"kill","event.dataset":"linux.auditd"}\n' + said, generation="g")
     work = pipeline(rules, any_logsource=False, prefilter=True)
