@@ -34,6 +34,7 @@ from breachwatch.app import agent as agent_module
 from breachwatch.app.agent import Agent, AgentSettings, LogSettings
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat
+from breachwatch.app.process import Asked
 from breachwatch.app.rules import rules_in
 from breachwatch.app.state import prepare_state
 from breachwatch.detect.engine import Detector
@@ -112,7 +113,7 @@ def latency(appends: int, noise: int, wake: Wake) -> tuple[list[float], float, f
         pipeline: Pipeline = watcher._pipeline  # noqa: SLF001
         recorder = Recorder(pipeline.detector)
         pipeline.detector = recorder  # type: ignore[assignment]
-        stop = threading.Event()
+        asked = Asked()
         command = [sys.executable, "-c", WRITER, str(log), str(appends), str(noise)]
         begin, used = time.perf_counter(), time.process_time()
         with subprocess.Popen(command) as writer:
@@ -120,12 +121,12 @@ def latency(appends: int, noise: int, wake: Wake) -> tuple[list[float], float, f
             def end() -> None:
                 writer.wait()
                 time.sleep(1.5)
-                stop.set()
+                asked.stop = True
                 wake.set()
 
             ender = threading.Thread(target=end)
             ender.start()
-            agent_module._loop(watcher, stop=stop, reload=threading.Event(), wake=wake)  # noqa: SLF001
+            agent_module._loop(watcher, asked=asked, wake=wake)  # noqa: SLF001
             ender.join()
         watcher.close()
         store.close()
