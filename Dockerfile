@@ -6,8 +6,9 @@
 #
 # Pin the base image by digest where you build: FROM python:3.11-slim-bookworm@sha256:...
 FROM python:3.11-slim-bookworm AS build
+RUN apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY requirements requirements
 COPY breachwatch breachwatch
 COPY rules rules

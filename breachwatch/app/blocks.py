@@ -11,11 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.plan import Candidate, Scope
+from breachwatch.detect.plan import Candidate, Look, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, LogSource, Match
-from breachwatch.model.passes import lines_in
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser
@@ -57,19 +56,17 @@ class BlockReader:
         form: RawForm,
         context: ParseContext,
         logsource: LogSource | None,
-        found: list[Candidate] | None = None,
+        look: Look | None = None,
     ) -> list[Found]:
         """Each event that may have matched, with what it made match. `logsource` overrides what the parser says.
 
-        `found`: the candidates, where somebody looked for them already. All of a block are parsed, then all judged,
+        `look`: the candidates, where somebody looked for them already. All of a block are parsed, then all judged,
         then all fed: the processor has to keep less in mind than line by line.
         """
         data = block.data
-        lines = lines_in(data)
+        lines, candidates = look or self.selector.look(form, self.scope(logsource), data)
         self.lines += lines
-        if found is None:
-            found = self.selector.candidates(form, self.scope(logsource), data)
-        found, sampled = self.sampler.chosen(data, found)
+        found, sampled = self.sampler.chosen(data, candidates)
         self.candidates += len(found)
         parsed = self._parsed(found, parser, form, block, context, logsource)
         self.events += lines - len(found) + len(parsed)
@@ -98,9 +95,8 @@ class BlockReader:
         For rules that no correlation reads: nothing is fed.
         """
         data = block.data
-        lines = lines_in(data)
+        lines, found = self.selector.look(form, self.scope(logsource), data)
         self.lines += lines
-        found = self.selector.candidates(form, self.scope(logsource), data)
         self.candidates += len(found)
         unknown = []
         for candidate in found:

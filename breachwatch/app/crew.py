@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from breachwatch.app.looker import Looker, LookerError
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat
-from breachwatch.detect.plan import Candidate
+from breachwatch.detect.plan import Look
 from breachwatch.model import Block, Signal
 
 BUSY_TIMES = 3
@@ -96,7 +96,7 @@ class Crew:
             return False
         return True
 
-    def answer(self, name: str) -> list[Candidate] | None:
+    def answer(self, name: str) -> Look | None:
         """What the process found; None if it was lost."""
         looker = self._loads[name].looker
         if looker is None:
@@ -148,6 +148,6 @@ class Batch:
     def signals(self) -> Iterator[Signal]:
         """What the hub has to hear of it, in order."""
         for position, item in enumerate(self._items):
-            found = self._crew.answer(self._name) if self._is_asked else None
+            look = self._crew.answer(self._name) if self._is_asked else None
             self._is_asked = self._ask(position + 1)
-            yield from self._pipeline.signals(item, self._how, found)
+            yield from self._pipeline.signals(item, self._how, look)

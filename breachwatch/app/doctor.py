@@ -16,6 +16,7 @@ CHECKS: tuple[Check, ...] = (
     doctor_host.check_journal,
     doctor_host.check_integrity,
     doctor_host.check_clock,
+    doctor_host.check_scanner,
     doctor_promise.check_rules,
     doctor_promise.check_playbooks,
     doctor_promise.check_team,

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from breachwatch.app.finding import Finding, ok, problem, warning
 from breachwatch.config.settings import Settings
+from breachwatch.detect.prefilter import backend
+from breachwatch.model.passes import native
 from breachwatch.watch.critical import default_paths
 
 MIN_FREE_BYTES = 1 << 30
@@ -102,6 +104,18 @@ def _readable_log(path: str) -> Finding:
             "run the agent as root, or add its account to the group that owns the log (Debian: adm)",
         )
     return ok(f"log {path}", "readable")
+
+
+def check_scanner(_settings: Settings, library: str | None = None) -> Iterator[Finding]:
+    """What looks for the lines that rules may match. `library`: the scanner to be taken for the installed one."""
+    library = backend() if library is None else library
+    if not library:
+        mend = "install the packages of requirements/run.txt"
+        yield warning("scanner", "every line is read: neither hyperscan nor ahocorasick_rs is installed", mend)
+    elif native is None:
+        yield ok("scanner", f"{library}; the passes beside it would be faster had there been a C compiler at install")
+    else:
+        yield ok("scanner", f"{library}, compiled passes")
 
 
 def check_journal(settings: Settings) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ import msgspec
 from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.process import die_with_parent
 from breachwatch.app.rule_cache import PlanFiles
-from breachwatch.detect.plan import Candidate, Scope
+from breachwatch.detect.plan import Candidate, Look, Scope
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.stored import restored, stored
@@ -54,6 +54,7 @@ class _Ask(msgspec.Struct, frozen=True, array_like=True):
 class _Answer(msgspec.Struct, frozen=True, array_like=True):
     number: int
     """That of the question."""
+    lines: int
     found: list[tuple[int, int, tuple[int, ...] | None, bool]]
 
 
@@ -101,8 +102,8 @@ class Looker:
         self._asked += 1
         self._say(_Ask(self._asked, form.name, scope.logsource, scope.any_logsource, data))
 
-    def answer(self) -> list[Candidate]:
-        """The candidates in what was asked about last. Raises: LookerError."""
+    def answer(self) -> Look:
+        """The lines and candidates in what was asked about last. Raises: LookerError."""
         until = time.monotonic() + ANSWER_S
         (size,) = _length.unpack(self._read(_length.size, until))
         try:
@@ -111,7 +112,7 @@ class Looker:
             raise LookerError("its answer cannot be read") from error
         if answer.number != self._asked:
             raise LookerError("it answers another question")
-        return [Candidate(*one) for one in answer.found]
+        return Look(answer.lines, [Candidate(*one) for one in answer.found])
 
     def _say(self, message: _Start | _Ask) -> None:
         until = time.monotonic() + ANSWER_S
@@ -174,8 +175,8 @@ def main() -> int:
     decoder = msgspec.msgpack.Decoder(_Ask)
     while (frame := _next_frame(asked_on)) is not None:
         ask = decoder.decode(frame)
-        found = selector.candidates(BY_NAME[ask.form], Scope(ask.logsource, ask.any_logsource), ask.data)
-        answered_on.write(_frame(_Answer(ask.number, [one[:4] for one in found])))  # the agent has no such plan
+        lines, found = selector.look(BY_NAME[ask.form], Scope(ask.logsource, ask.any_logsource), ask.data)
+        answered_on.write(_frame(_Answer(ask.number, lines, [one[:4] for one in found])))  # the agent has no such plan
         answered_on.flush()
     return 0
 

@@ -16,7 +16,7 @@ from itertools import islice
 from breachwatch.app.blocks import BlockReader, Found, form_of, is_settled, relocated
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.eventscan import EventJudge
-from breachwatch.detect.plan import Candidate, Scope
+from breachwatch.detect.plan import Look, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
 from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
@@ -178,13 +178,13 @@ class Pipeline:
         form = form_of(self._parser((how.format, block.source))) if self.is_prefiltering else None
         return None if form is None else (form, self._reader.scope(how.logsource))
 
-    def matches(self, seen: Seen, how: SourceFormat, found: list[Candidate] | None = None) -> Iterator[Found]:
+    def matches(self, seen: Seen, how: SourceFormat, look: Look | None = None) -> Iterator[Found]:
         """Each event of one thing seen with what it made match; of a block, those that could match.
 
-        `found`: the candidates of a block, where somebody looked for what `question` said.
+        `look`: the candidates of a block, where somebody looked for what `question` said.
         """
         if isinstance(seen, Block) and self.is_prefiltering:
-            yield from self._block_matches(seen, how, found)
+            yield from self._block_matches(seen, how, look)
         else:
             yield from self._fed(self.parse(seen, how))
 
@@ -234,7 +234,7 @@ class Pipeline:
         return found
 
     def _block_matches(
-        self, block: Block, how: SourceFormat, found: list[Candidate] | None, counts: Counter[int] | None = None
+        self, block: Block, how: SourceFormat, look: Look | None, counts: Counter[int] | None = None
     ) -> Iterator[Found]:
         """The same of a block, whose first lines may still have to tell the format.
 
@@ -251,7 +251,7 @@ class Pipeline:
                     self._reader.count(rest, parser, form, self._context(how), how.logsource, counts)
                 else:
                     yield from self._reader.read(
-                        rest, parser, form, self._context(how), how.logsource, found if rest is block else None
+                        rest, parser, form, self._context(how), how.logsource, look if rest is block else None
                     )
                 self._note_holding(key, how)
                 return
@@ -262,11 +262,11 @@ class Pipeline:
             yield from self.matches(line_of(block, start, end), how)
             start = end
 
-    def signals(self, seen: Seen, how: SourceFormat, found: list[Candidate] | None = None) -> Iterator[Signal]:
-        """What the hub has to hear of one thing seen; `found` as for `matches`."""
+    def signals(self, seen: Seen, how: SourceFormat, look: Look | None = None) -> Iterator[Signal]:
+        """What the hub has to hear of one thing seen; `look` as for `matches`."""
         if isinstance(seen, Gap):
             yield gap_signal(seen, self.host)
-        for _event, matches in self.matches(seen, how, found):
+        for _event, matches in self.matches(seen, how, look):
             yield from self._told(matches)
 
     def late_signals(self) -> Iterator[Signal]:

@@ -83,7 +83,7 @@ class EventJudge:
         scope = Scope(source, any_logsource=source is None)
         found: list[Sequence[int]] = []
         start = 0
-        candidates = iter([*selector.candidates(VALUES, scope, b"".join(texts)), None])
+        candidates = iter([*selector.look(VALUES, scope, b"".join(texts)).candidates, None])
         candidate = next(candidates)
         for event, text in zip(events, texts, strict=True):
             rules: Sequence[int] | None = ()

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.garbage import uncollected
+from breachwatch.detect.hits import PlainHits
 from breachwatch.detect.plan import LINE_WORK
 from breachwatch.detect.prefilter import scanner
 from breachwatch.detect.rule import Condition, Rule
@@ -226,7 +227,9 @@ class _Rates:
             else:  # finding all the places of short ones would cost more than counting them in a part
                 self.known[one] = self._in_part(one) / self._part_lines
         if literals:
-            hits = Counter(number for _, number in scanner(literals, self._library).hits(self._low))
+            places = PlainHits()
+            scanner(literals, self._library).scan(self._low, places)
+            hits = Counter(number for _, number in places.found)
             lines = max(1, self.lines)
             self.known.update((one, hits[number] / lines) for number, one in enumerate(literals))
 

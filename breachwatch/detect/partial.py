@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from breachwatch.detect.plan import Candidate, Hit, Plan
+from breachwatch.detect.hits import Hit
+from breachwatch.detect.plan import Candidate, Plan
 from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View, record_texts
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded

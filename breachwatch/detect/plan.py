@@ -6,18 +6,19 @@ with the reference; `Sampler` (sample.py) does so on live data.
 
 from __future__ import annotations
 
-import operator
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
-from breachwatch.detect.prefilter import Hits, Scanner, scanner
+from breachwatch.detect.hits import WEIGHT, Hit, new_hits
+from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
-from breachwatch.model.passes import is_odd, lowered
+from breachwatch.model.passes import ODD, lowered, survey
 from breachwatch.model.rawform import RawForm
 
 MAX_LINE_BYTES = 65_536
@@ -47,9 +48,6 @@ EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
 
 
-Hit = int | frozenset[int]
-"""The number of the one pattern that is in a line, or the numbers of several."""
-
 _Candidates = tuple[tuple[int, ...] | None, Narrow | None]
 """Rules, and what dismisses some of them; None: there is nothing more to ask."""
 
@@ -68,6 +66,13 @@ class Candidate(NamedTuple):
     """Patterns of the plan that are in the line, all of them; None: not known."""
 
 
+class Look(NamedTuple):
+    """What there is in a block."""
+
+    lines: int
+    candidates: list[Candidate]
+
+
 class Scope(NamedTuple):
     """Which rules a source is for."""
 
@@ -80,9 +85,6 @@ class Scope(NamedTuple):
     def is_routed(self) -> bool:
         """Events are of various log sources, and rules are for some."""
         return not self.any_logsource and self.logsource is None
-
-
-_number_of = operator.itemgetter(1)
 
 
 class Plan:
@@ -120,7 +122,10 @@ class Plan:
         self.patterns = [
             *sorted(by_pattern),
             *map(literal, form.dirty_words),
-            *(Pattern(is_regex=True, data=sign.regex.encode("ascii"), needs=sign.needs) for sign in form.dirty),
+            *(
+                Pattern(is_regex=True, data=one.regex.encode("ascii"), needs=one.needs, flag=one.flag)
+                for one in form.dirty
+            ),
         ]
         self._rules_of = [frozenset(by_pattern[pattern]) for pattern in self.patterns[: len(by_pattern)]]
         self._dirty = len(by_pattern)
@@ -128,7 +133,8 @@ class Plan:
         self._backend = backend
         self._compiled = compiled
         more = 1 + len(self.patterns) - self._dirty  # one stands for what is dirty without any pattern
-        self._weights = [*(LINE_WORK + len(found) for found in self._rules_of), *[0] * more]
+        self._weights = array(WEIGHT, [*(LINE_WORK + len(found) for found in self._rules_of), *[0] * more])
+        self._found = new_hits()
         self.work = 0
         """Work that hits made so far, as `LINE_WORK` counts it, and bytes scanned."""
         self.scanned_bytes = 0
@@ -141,37 +147,23 @@ class Plan:
         """Lines that are kept to learn from."""
         self._asks = self._dismissed = 0
 
-    def candidates(self, data: bytes) -> list[Candidate]:
+    def look(self, data: bytes) -> Look:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
-        hits = self._hits(data)
-        hits.append((len(data) + 1, -1))  # ends the last line
+        count, flags = survey(data)
+        self._scan(data, flags)
+        lines, work = self._found.lines(data, self._weights)
+        self.work += work
+        self.scanned_bytes += len(data)
         found: list[Candidate] = []
-        find, find_back, known, entry_of = data.find, data.rfind, self._sets.get, self._entry
-        start = end = dismissed = 0
-        first = -1
-        more: set[int] | None = None
-        for stop, number in hits:
-            if stop > end:
-                if first >= 0:
-                    hit = first if more is None else frozenset(more)
-                    rules, narrow = known(hit) or entry_of(hit)
-                    if narrow is not None:
-                        rules = narrow(data[start:end])
-                    if rules != ():
-                        found.append(Candidate(start, end, rules, False, hit))
-                    else:
-                        dismissed += 1
-                    more = None
-                before = find_back(b"\n", end, stop - 1)
-                start = before + 1 if before >= 0 else end
-                end = find(b"\n", stop - 1) + 1 or len(data)
-                first = number
-            elif number != first:
-                if more is None:
-                    more = {first}
-                more.add(number)
-        self._dismissed += dismissed
-        return self._with_open(data, found) if self.open else found
+        known, entry_of = self._sets.get, self._entry
+        for start, end, hit in lines:
+            rules, narrow = known(hit) or entry_of(hit)
+            if narrow is not None:
+                rules = narrow(data[start:end])
+            if rules != ():
+                found.append(Candidate(start, end, rules, False, hit))
+        self._dismissed += len(lines) - len(found)
+        return Look(count, self._with_open(data, found) if self.open else found)
 
     @cached_property
     def _scanner(self) -> Scanner:
@@ -187,19 +179,17 @@ class Plan:
         """The scanner as bytes, if it has such a form. Raises: StaleError."""
         return self._scanner.saved()
 
-    def _hits(self, data: bytes) -> Hits:
-        hits = self._scanner.hits(data)
-        dirty = self._dirty
+    def _scan(self, data: bytes, flags: int) -> None:
+        """Collect what is in there."""
+        found, dirty = self._found, self._dirty
+        self._scanner.scan(data, found, flags)
         if data[:1] in (b"\n", b"\r"):
-            hits.append((1, dirty))
-        hits.extend((stop, dirty) for stop in _long_lines(data))
-        if is_odd(data):
-            hits.extend((stop, dirty) for stop in foreign_lines(data, digits=self.form.digits_fold))
-            hits.extend((stop, dirty) for stop in _nuls(data))
-        hits.sort()
-        self.work += sum(map(self._weights.__getitem__, map(_number_of, hits)))
-        self.scanned_bytes += len(data)
-        return hits
+            found.add(1, dirty)
+        for stop in _long_lines(data):
+            found.add(stop, dirty)
+        if flags & ODD:
+            for stop in (*foreign_lines(data, digits=self.form.digits_fold), *_nuls(data)):
+                found.add(stop, dirty)
 
     def _entry(self, hit: Hit) -> _Candidates:
         """The rules of which a line with these hits is a candidate, and what dismisses some of them."""

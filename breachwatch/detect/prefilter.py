@@ -1,6 +1,6 @@
 """One pass over raw bytes for many patterns: Hyperscan where its wheel is installed, else Aho-Corasick.
 
-A scanner reports every place where a pattern ends, whatever the backend; which backend runs is chosen at run time.
+A scanner notes every place where a pattern ends, whatever the backend; which backend runs is chosen at run time.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from breachwatch.detect.hits import Hits
 from breachwatch.detect.witness import Pattern
 from breachwatch.errors import RuleError
 from breachwatch.model.passes import contains
@@ -18,15 +19,15 @@ from breachwatch.model.passes import contains
 MAX_LITERAL = 256
 """Longer literals are searched by their beginning: Hyperscan refuses very long ones, Aho-Corasick takes minutes."""
 
-Hits = list[tuple[int, int]]
-"""(offset behind the last byte of a hit, number of the pattern), in any order."""
+ANYTHING = ~0
+"""The flags of a block of which nothing is known."""
 
 
 class Scanner(Protocol):
     """A compiled set of patterns."""
 
-    def hits(self, data: bytes) -> Hits:
-        """Where which pattern ends."""
+    def scan(self, data: bytes, hits: Hits, flags: int = ANYTHING) -> None:
+        """Note where which pattern ends, in any order. `flags`: of a survey of the same bytes."""
         ...
 
     def saved(self) -> list[bytes]:
@@ -76,34 +77,32 @@ class HyperscanScanner:
     """
 
     def __init__(self, patterns: Sequence[Pattern], saved: Sequence[bytes] = ()) -> None:
-        self._hits: Hits = []
         literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
         expressions = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
         groups = [group for group in (literals, *expressions) if group]
         if saved and len(saved) != len(groups):
             raise StaleError("a saved scanner is incomplete", hint="it is compiled again")
         self._databases = list(map(_restored, saved)) if saved else [_compiled(patterns, group) for group in groups]
-        self._needs = [patterns[group[0]].needs for group in groups]
-        note = self._hits.append
+        self._of = [patterns[group[0]] for group in groups]
 
-        def seen(number: int, _start: int, end: int, _flags: int, _context: object) -> None:
-            note((end, number))
-
-        self._seen = seen
-
-    def hits(self, data: bytes) -> Hits:
-        """Where which pattern ends."""
-        self._hits.clear()
-        for database, needs in zip(self._databases, self._needs, strict=True):
-            if not needs or any(contains(data, one) for one in needs):
-                database.scan(data, match_event_handler=self._seen)
-        return self._hits
+    def scan(self, data: bytes, hits: Hits, flags: int = ANYTHING) -> None:
+        """Note where which pattern ends, in any order."""
+        for database, pattern in zip(self._databases, self._of, strict=True):
+            if may_stand(pattern, data, flags):
+                database.scan(data, match_event_handler=hits.note)
 
     def saved(self) -> list[bytes]:
         """The compiled automata, bound to the kind of processor and the version of the library."""
         import hyperscan
 
         return [bytes(hyperscan.dumpb(database)) for database in self._databases]
+
+
+def may_stand(pattern: Pattern, data: bytes, flags: int) -> bool:
+    """False if an expression is certainly not in there."""
+    if pattern.flag and not pattern.flag & flags:
+        return False
+    return not pattern.needs or any(contains(data, one) for one in pattern.needs)
 
 
 def _compiled(patterns: Sequence[Pattern], numbers: Sequence[int]) -> Any:
@@ -143,7 +142,7 @@ class AhoCorasickScanner:
 
         self._literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
         self._regexes = [
-            (number, re.compile(b"(?m)" + pattern.data.lower()).finditer)
+            (number, pattern, re.compile(b"(?m)" + pattern.data.lower()).finditer)
             for number, pattern in enumerate(patterns)
             if pattern.is_regex
         ]
@@ -155,16 +154,17 @@ class AhoCorasickScanner:
             )
             self._find = automaton.find_matches_as_indexes
 
-    def hits(self, data: bytes) -> Hits:
-        """Where which pattern ends."""
-        low = data.lower()
-        found: Hits = []
+    def scan(self, data: bytes, hits: Hits, flags: int = ANYTHING) -> None:
+        """Note where which pattern ends, in any order."""
+        low, add = data.lower(), hits.add
         if self._find is not None:
             literals = self._literals
-            found.extend((end, literals[number]) for number, _start, end in self._find(low, overlapping=True))
-        for number, finditer in self._regexes:
-            found.extend((match.end(), number) for match in finditer(low))
-        return found
+            for number, _start, end in self._find(low, overlapping=True):
+                add(end, literals[number])
+        for number, pattern, finditer in self._regexes:
+            if may_stand(pattern, data, flags):
+                for match in finditer(low):
+                    add(match.end(), number)
 
     def saved(self) -> list[bytes]:
         """Nothing: it is compiled as fast as read."""

@@ -19,7 +19,7 @@ import msgspec
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
 from breachwatch.detect.partial import Programs
-from breachwatch.detect.plan import Candidate, Plan, Scope, in_scope
+from breachwatch.detect.plan import Candidate, Look, Plan, Scope, in_scope
 from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
@@ -174,14 +174,14 @@ class Selector:
             found.watch()
         return found.plan
 
-    def candidates(self, form: RawForm, scope: Scope, data: bytes) -> list[Candidate]:
+    def look(self, form: RawForm, scope: Scope, data: bytes) -> Look:
         """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
         plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
-        found = plan.candidates(data)
+        look = plan.look(data)
         if self.looked_at is not None:
-            for candidate in found:
+            for candidate in look.candidates:
                 self.looked_at.update(plan.rules if candidate.rules is None else candidate.rules)
-        return found if programs is None else list(_judged(programs, plan, data, found))
+        return look if programs is None else Look(look.lines, list(_judged(programs, plan, data, look.candidates)))
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What judges lines without parsing them; None where their log source, which a parser tells, matters."""

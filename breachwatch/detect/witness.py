@@ -39,6 +39,8 @@ class Pattern(NamedTuple):
     data: bytes
     needs: tuple[bytes, ...] = ()
     """Of an expression: one of these (case counts) is in whatever holds it. Empty: nothing is known."""
+    flag: int = 0
+    """Of an expression: the flag of a survey (passes.py) that is set for whatever holds it; 0: none."""
 
 
 Witness = frozenset[Pattern]

@@ -1,26 +1,36 @@
-"""What one pass over bytes tells or makes: how many lines there are, if anything odd is in them, if they hold a word.
+"""What one pass over bytes tells or makes: how many lines there are, what else is in them, if they hold a word.
 
-With StringZilla at memory speed; where its wheel is missing, by what Python has, several times slower.
+Compiled (`_native.c`) or with StringZilla at memory speed; where neither is, by what Python has, several times slower.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-ODD = bytes((0, *range(0x80, 0x100)))
-"""NUL, and every byte beyond ASCII."""
+native: Any = None
+"""The compiled module; None: nobody compiled it."""
+with suppress(ImportError):
+    from breachwatch.model import _native as native
+
+ODD, BRACE, BACKSLASH, OPENING = 1, 2, 4, 8
+"""Flags of a survey: the block may hold NUL or a byte beyond ASCII (of this one, exactly if); `{`; a backslash; a line
+that does not begin with `{`."""
+
+_ODD_BYTES = bytes((0, *range(0x80, 0x100)))
+
+Survey = tuple[int, int]
+"""Line feeds in a block, and flags of what else may be in it. A flag that is not set is a promise."""
 
 
 class Passes(NamedTuple):
     """The passes of one library."""
 
-    lines_in: Callable[[bytes], int]
-    """Line feeds in a block."""
-    is_odd: Callable[[bytes], bool]
-    """True if a block holds any byte of `ODD`."""
+    survey: Callable[[bytes], Survey]
+    """What there is in a block."""
     holds: Callable[[bytes, bytes, int, int], bool]
     """True if the part of a block between two offsets holds some bytes."""
     contains: Callable[[bytes, bytes], bool]
@@ -37,19 +47,24 @@ def passes(library: str) -> Passes:
         low = bytes(range(256)).lower()
 
         return Passes(
-            lambda data: count(data, b"\n"),
-            lambda data: find_first_of(data, ODD) >= 0,
+            lambda data: (count(data, b"\n"), _flags(data, is_odd=find_first_of(data, _ODD_BYTES) >= 0)),
             lambda data, wanted, start, stop: find(data, wanted, start, stop) >= 0,
             contains,
             lambda data: translate(data, low),
         )
     return Passes(
-        lambda data: data.count(b"\n"),
-        lambda data: b"\0" in data or not data.isascii(),
+        lambda data: (data.count(b"\n"), _flags(data, is_odd=b"\0" in data or not data.isascii())),
         lambda data, wanted, start, stop: data.find(wanted, start, stop) >= 0,
         operator.contains,
         bytes.lower,
     )
 
 
-lines_in, is_odd, holds, contains, lowered = passes("stringzilla" if find_spec("stringzilla") is not None else "")
+def _flags(data: bytes, *, is_odd: bool) -> int:
+    """Looking for the others would cost passes of their own: they may be there."""
+    return (ODD if is_odd else 0) | (BRACE | BACKSLASH | OPENING if data else 0)
+
+
+survey, holds, contains, lowered = passes("stringzilla" if find_spec("stringzilla") is not None else "")
+if native is not None:
+    survey = native.survey

@@ -23,6 +23,8 @@ class Sign(NamedTuple):
     """A regular expression: ASCII, case ignored, over one line."""
     needs: tuple[bytes, ...] = ()
     """One of these is wherever the expression is found, which spares the search of it elsewhere. Empty: nothing is."""
+    flag: int = 0
+    """The flag of a survey (passes.py) that is set wherever it is found; 0: none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

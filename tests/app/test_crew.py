@@ -20,7 +20,7 @@ from breachwatch.app.looker import Looker, LookerError
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.load import load_rules
-from breachwatch.detect.plan import Scope
+from breachwatch.detect.plan import Look, Scope
 from breachwatch.detect.ruleset import RuleSet, RuleText
 from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Signal
@@ -127,8 +127,8 @@ def test_its_candidates_are_those_of_the_agent(rules, tmp_path):
         for block in blocks():
             for scope in (Scope(), Scope(any_logsource=True)):
                 looker.ask(FORMS["json"], scope, block.data)
-                found = selector.candidates(FORMS["json"], scope, block.data)
-                assert looker.answer() == [one._replace(hit=None) for one in found]
+                look = selector.look(FORMS["json"], scope, block.data)
+                assert looker.answer() == Look(look.lines, [one._replace(hit=None) for one in look.candidates])
     finally:
         looker.close()
 

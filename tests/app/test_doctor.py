@@ -19,6 +19,7 @@ from breachwatch.app import doctor_host, doctor_outside, doctor_promise
 from breachwatch.app.doctor import CHECKS, examine
 from breachwatch.app.finding import Finding, Status
 from breachwatch.config.settings import Settings, load_settings
+from breachwatch.detect.prefilter import backend
 from tests.sinks import sink
 
 pytestmark = pytest.mark.filterwarnings("ignore:'imghdr' is deprecated:DeprecationWarning")  # apprise, at import
@@ -203,6 +204,12 @@ def test_a_refused_rule_and_one_that_can_never_match_are_named(place: Place) -> 
     findings = list(doctor_promise.check_rules(place.settings(extra=f'[rules]\ndirectories = ["{rules}"]\n')))
     assert any("broken.yml" in text and "nonsense" in text for text in bad(findings))
     assert any("windows.yml" in text for text in bad(findings, Status.WARNING))
+
+
+def test_what_scans_is_named_and_its_absence_a_warning(place: Place) -> None:
+    (found,) = doctor_host.check_scanner(place.settings())
+    assert (found.status, found.why.split(",")[0].split(";")[0]) == (Status.OK, backend())
+    assert bad(doctor_host.check_scanner(place.settings(), ""), Status.WARNING)
 
 
 def test_no_rules_at_all_is_a_problem(place: Place) -> None:

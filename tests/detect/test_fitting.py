@@ -153,7 +153,7 @@ def test_sources_of_one_form_and_several_scopes_keep_what_each_has_made(monkeypa
     data = block("alpha", "omega beta", "omega alpha beta", repeat=400).data
     for _ in range(10):
         for scope in (Scope(any_logsource=True), Scope(LogSource("linux"))):
-            assert chosen.candidates(FORMS["json"], scope, data)
+            assert chosen.look(FORMS["json"], scope, data).candidates
     assert 0 < len(made) <= 8
 
 

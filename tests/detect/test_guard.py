@@ -132,8 +132,8 @@ def test_a_routed_record_names_its_source():
         b'{"product":"linux","category":"process_creation","a":"kill"}\n',
         b'{"category" : "process_creation", "a":"kill", "product" : "linux"}\n',
     ]
-    assert [len(plan.candidates(line * 9)) for line in lines] == [9, 9]
-    assert len(plan.candidates(b'{"product":"linux","category":"file_event","a":"kill"}\n' * 9)) < 9
+    assert [len(plan.look(line * 9).candidates) for line in lines] == [9, 9]
+    assert len(plan.look(b'{"product":"linux","category":"file_event","a":"kill"}\n' * 9).candidates) < 9
 
 
 PATTERNS = (

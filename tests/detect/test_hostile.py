@@ -216,7 +216,7 @@ def test_lines_of_any_combination_are_learnt_from_within_bounded_memory(monkeypa
         for mask in range(1, 64):
             text = " ".join(word for place, word in enumerate(words) if mask >> place & 1)
             line = json.dumps({"F": f"{text} {'y' * 2_000} {repeat}", "G": "zz"}).encode() + b"\n"
-            (found,) = looked.candidates(line)
+            (found,) = looked.look(line).candidates
             assert len(found.rules or ()) == mask.bit_count()
             most = max(most, looked.kept_bytes)
     assert 50_000 < most < 100_000 + plan.MAX_SEEN_BYTES

@@ -14,7 +14,7 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.load import load_rules
-from breachwatch.detect.plan import Plan
+from breachwatch.detect.plan import Look, Plan
 from breachwatch.detect.ruleset import RuleText
 from breachwatch.detect.sample import Sampler
 from breachwatch.model import Block, SignalKind
@@ -60,9 +60,16 @@ def test_an_engine_that_agrees_raises_no_alarm():
     assert (sampler.differences, sampler.wrong) == (0, {})
 
 
-@pytest.mark.parametrize(("kind", "name"), [(Plan, "candidates"), (Judge, "satisfied")])
-def test_an_engine_that_misses_a_line_is_found_out_and_the_reference_counts(monkeypatch, kind: type, name: str):
-    monkeypatch.setattr(kind, name, lambda *_: [])
+def blind(_plan, data: bytes) -> Look:
+    return Look(data.count(b"\n"), [])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "nothing"),
+    [(Plan, "look", blind), (Judge, "satisfied", lambda *_: [])],
+)
+def test_an_engine_that_misses_a_line_is_found_out_and_the_reference_counts(monkeypatch, kind, name, nothing):
+    monkeypatch.setattr(kind, name, nothing)
     assert watched(Sampler(every=0)) == []
     sampler = Sampler(every=1)
     assert watched(sampler) == ["Knock"]
@@ -106,7 +113,7 @@ def run_agent(tmp_path: Path) -> dict[str, str]:
 
 
 def test_a_difference_is_on_record_once_with_its_rule(tmp_path, monkeypatch):
-    monkeypatch.setattr(Plan, "candidates", lambda *_: [])
+    monkeypatch.setattr(Plan, "look", blind)
     said = run_agent(tmp_path)
     assert "11111111-2222-4333-8444-000000000088" in said["engine_differs"]
     assert "prefilter_absent" not in said

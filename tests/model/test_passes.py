@@ -2,38 +2,66 @@
 
 from __future__ import annotations
 
+import hashlib
+import shutil
+import sysconfig
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from breachwatch.model.passes import passes
+from breachwatch.model import passes as passes_module
+from breachwatch.model.passes import BACKSLASH, BRACE, ODD, OPENING, native, passes
 
 LIBRARIES = ("", "stringzilla")
 INSTALLED = [name for name in LIBRARIES if not name or find_spec(name) is not None]
 
 
-@pytest.fixture(params=LIBRARIES)
-def of_a_library(request):
-    if request.param:
-        pytest.importorskip(request.param)
-    return passes(request.param)
+SURVEYS = [
+    *(passes(name).survey for name in INSTALLED),
+    *([] if native is None else [native.survey]),
+]
 
 
-def test_an_empty_block_has_no_lines_and_nothing_odd(of_a_library):
-    assert (of_a_library.lines_in(b""), of_a_library.is_odd(b"")) == (0, False)
+@pytest.mark.parametrize("survey", SURVEYS)
+def test_an_empty_block_has_nothing(survey):
+    assert survey(b"") == (0, 0)
+
+
+def flags_of(data: bytes) -> int:
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []
+    return (
+        ODD * any(byte == 0 or byte > 127 for byte in data)
+        | BRACE * (b"{" in data)
+        | BACKSLASH * (b"\\" in data)
+        | OPENING * any(not line.startswith(b"{") for line in lines)
+    )
+
+
+@given(st.binary(max_size=300) | st.text("\n{\\a\0\x80", max_size=300).map(lambda text: text.encode("latin-1")))
+@example(b"\n" * 129)
+@example(b"{\n" * 64)
+@example(b"{" * 31 + b"\nx")
+@example(b"{" * 31 + b"\n{" + b"{" * 31 + b"\n")
+def test_a_survey_counts_lines_and_misses_nothing(data):
+    wanted = flags_of(data)
+    for survey in SURVEYS:
+        lines, flags = survey(data)
+        assert lines == data.count(b"\n")
+        assert flags & ODD == wanted & ODD
+        assert flags & wanted == wanted
+    if native is not None:
+        assert native.survey(data)[1] == wanted
 
 
 @given(st.binary(max_size=300), st.integers(0, 70))
-@example(b"\n" * 129, 0)
 @example(b"\x7f\n", 1)
-def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
+def test_words_are_found_wherever_they_stand(data, start):
     for library in INSTALLED:
-        lines_in, is_odd, holds, contains, lowered = passes(library)
+        _, holds, contains, lowered = passes(library)
         part = data[start:]
-        assert lines_in(part) == sum(byte == 10 for byte in part)
-        assert is_odd(part) is any(byte == 0 or byte > 127 for byte in part)
         wanted = data[start // 2 : start // 2 + 4]
         if wanted:
             assert holds(data, wanted, 0, len(data))
@@ -42,9 +70,26 @@ def test_lines_and_odd_bytes_are_seen_wherever_they_stand(data, start):
         assert lowered(data) == data.lower()
 
 
+@pytest.mark.parametrize("survey", SURVEYS)
 @pytest.mark.parametrize("odd", [0x00, 0x80, 0xC3, 0xFF])
-def test_one_odd_byte_is_seen_at_every_place(of_a_library, odd):
-    is_odd = of_a_library.is_odd
+def test_one_odd_byte_is_seen_at_every_place(survey, odd):
     plain = b"Mar  1 00:00:01 host sshd[1]: \x01\x7f plain\n" * 4
-    assert not is_odd(plain)
-    assert all(is_odd(plain[:place] + bytes([odd]) + plain[place:]) for place in range(len(plain) + 1))
+    assert not survey(plain)[1] & ODD
+    assert all(survey(plain[:place] + bytes([odd]) + plain[place:])[1] & ODD for place in range(len(plain) + 1))
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled _native.c")
+def test_lanes_do_not_overflow():
+    """A lane counts to 255: many times that."""
+    data = b"\n" * (32 * 255 * 3 + 17)
+    assert native.survey(data)[0] == len(data)
+
+
+def test_what_is_compiled_is_what_is_written():
+    """It is compiled whenever the package is installed, if there is a compiler."""
+    if native is None:
+        if shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists():
+            pytest.fail("there is a compiler, but nothing compiled: pip install --no-build-isolation --no-deps -e .")
+        pytest.skip("no C compiler: Python's own passes are used")
+    written = Path(passes_module.__file__).with_name("_native.c").read_bytes()
+    assert hashlib.sha256(written).hexdigest() == native.SOURCE, "pip install --no-build-isolation --no-deps -e ."

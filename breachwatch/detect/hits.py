@@ -1,0 +1,88 @@
+"""Where patterns were found in a block, and which lines these places are in."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from typing import Protocol
+
+from breachwatch.model.passes import native
+
+Hit = int | frozenset[int]
+"""The number of the one pattern that is in a line, or the numbers of several."""
+
+Line = tuple[int, int, Hit]
+"""Where a line begins, where the next one does, and what was found in it."""
+
+WEIGHT = "I"
+"""Type code of an array of weights: 32 bits without a sign."""
+
+
+class Hits(Protocol):
+    """Collects what scanners find."""
+
+    def note(self, number: int, start: int, stop: int, flags: int, context: object, /) -> None:
+        """A hit as Hyperscan tells of it."""
+        ...
+
+    def add(self, stop: int, number: int, /) -> None:
+        """A hit: the offset behind its last byte, and the number of the pattern."""
+        ...
+
+    def lines(self, data: bytes, weights: array[int], /) -> tuple[list[Line], int]:
+        """The lines of the block that hold hits, in order, and the sum of the weights of all hits; forgets the hits.
+
+        `data` holds whole lines. `weights`: by number of the pattern. Raises: ValueError, for a hit outside of the
+        block or without a weight; MemoryError.
+        """
+        ...
+
+
+class PlainHits:
+    """In Python, for where nothing was compiled."""
+
+    def __init__(self) -> None:
+        self.found: list[tuple[int, int]] = []
+        """(offset behind the hit, number of the pattern), in any order."""
+
+    def note(self, number: int, _start: int, stop: int, _flags: int, _context: object, /) -> None:
+        """A hit as Hyperscan tells of it."""
+        self.found.append((stop, number))
+
+    def add(self, stop: int, number: int, /) -> None:
+        """A hit: the offset behind its last byte, and the number of the pattern."""
+        self.found.append((stop, number))
+
+    def lines(self, data: bytes, weights: array[int], /) -> tuple[list[Line], int]:
+        """The lines of the block that hold hits; see `Hits`."""
+        found, self.found = sorted(self.found), []
+        if found and not (found[0][0] > 0 and found[-1][0] <= len(data)):
+            raise ValueError("a hit lies outside the block, or has a number without a weight")
+        try:
+            work = sum([weights[number] for _, number in found])
+        except IndexError:
+            raise ValueError("a hit lies outside the block, or has a number without a weight") from None
+        lines: list[Line] = []
+        find, find_back = data.find, data.rfind
+        start = end = 0
+        numbers: set[int] = set()
+        for stop, number in found:
+            if stop > end:
+                if numbers:
+                    lines.append((start, end, _hit(numbers)))
+                start = find_back(b"\n", end, stop - 1) + 1 or end
+                end = find(b"\n", stop - 1) + 1 or len(data)
+                numbers = {number}
+            else:
+                numbers.add(number)
+        if numbers:
+            lines.append((start, end, _hit(numbers)))
+        return lines, work
+
+
+def _hit(numbers: set[int]) -> Hit:
+    return next(iter(numbers)) if len(numbers) == 1 else frozenset(numbers)
+
+
+new_hits: Callable[[], Hits] = PlainHits if native is None else native.Hits
+"""The compiled ones where there are any."""
