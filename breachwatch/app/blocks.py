@@ -121,9 +121,10 @@ class BlockReader:
         if self.detector.any_logsource:
             return rules
         if logsource is None:
-            if not form.escapes_json:
-                return None
-            logsource = source_in(data[candidate.start : candidate.end])
+            if form.escapes_json:
+                logsource = source_in(data[candidate.start : candidate.end])
+            elif form.usual is not None:
+                logsource = form.usual.source
         return None if logsource is None else self.detector.meant(rules, logsource)
 
     def _parsed(

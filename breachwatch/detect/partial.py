@@ -15,7 +15,7 @@ from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered
-from breachwatch.model.rawform import RawForm
+from breachwatch.model.rawform import RawForm, Usual
 
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
@@ -111,13 +111,14 @@ class _Line(View):
 
     __slots__ = ("_text",)
 
-    def __init__(self, line: bytes) -> None:
-        self._text = line.decode().rstrip("\r\n")
+    def __init__(self, text: str) -> None:
+        self._text = text
 
-    def __missing__(self, field: int) -> str:
+    def __missing__(self, field: int) -> str | None:
         if field != WHOLE:
             raise Undecided
-        whole = self[field] = folded(self._text)
+        whole: str = folded(self._text)
+        self[field] = whole
         return whole
 
     def may_hold(self, text: bytes) -> bool:  # noqa: ARG002  # looking at the text itself costs no more
@@ -137,8 +138,70 @@ class LineProgram:
 
     def matching(self, line: bytes) -> tuple[int, ...]:
         """Those of the rules whose condition the line satisfies, which is not dirty."""
-        view = _Line(line)
+        view = _Line(line.decode().rstrip("\r\n"))
         return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
+class _Parts(_Line):
+    """A line of the usual shape, of whose fields only those that are asked for are read."""
+
+    __slots__ = ("_getters", "_parts")
+
+    def __init__(self, text: str, parts: Sequence[Any], getters: Mapping[int, Getter]) -> None:
+        super().__init__(text)
+        self._parts = parts
+        self._getters = getters
+
+    def __missing__(self, field: int) -> str | None:
+        if field == WHOLE:
+            return super().__missing__(field)
+        value = self._getters[field](self._parts)
+        if type(value) is not str or len(value) > MAX_VALUE:
+            value = as_text(value)
+        if value is None:
+            self[field] = None
+            return None
+        text: str = value.lower()
+        if not text.isascii():
+            text = folded(value)
+        self[field] = text
+        return text
+
+    def raw(self, field: int) -> Any:
+        """The value of a field, None if it is missing."""
+        return self._getters[field](self._parts)
+
+    def there(self, field: int) -> bool:
+        """The field is there."""
+        return self.raw(field) is not None
+
+
+class PartsProgram:
+    """The code of one combination of rules over lines of the usual shape."""
+
+    def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names], usual: Usual) -> None:
+        self._parts = parts
+        self._split = usual.parts
+        self._getters = {
+            number: _first([usual.fields[name] for name in names if name in usual.fields])
+            for number, names in fields.items()
+        }
+
+    def matching(self, line: bytes) -> tuple[int, ...] | None:
+        """Those of the rules whose condition the line satisfies, which is not dirty; None: it has another shape."""
+        text = line.decode().rstrip("\r\n")
+        parts = self._split(text)
+        if parts is None:
+            return None
+        view = _Parts(text, parts, self._getters)
+        return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
+def _first(getters: Sequence[Getter]) -> Getter:
+    """The first value that is there, else None."""
+    if len(getters) == 1:
+        return getters[0]
+    return lambda parts: next((value for get in getters if (value := get(parts)) is not None), None)
 
 
 class Program:
@@ -207,6 +270,8 @@ def _getter(attributes: tuple[str, ...], roots: tuple[str, ...]) -> Getter:
     return getter
 
 
+_AnyProgram = Program | PartsProgram | LineProgram
+
 _Key = tuple[tuple[int, ...], Hit | None]
 
 
@@ -223,7 +288,7 @@ class Programs:
         self._form = form
         self._generator = Generator()
         self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
-        self._programs: dict[_Key, Program | LineProgram | None] = {}
+        self._programs: dict[_Key, _AnyProgram | None] = {}
         self._seen: dict[_Key, int] = {}
         self._plan: Plan | None = None
         self._asked = self._spared = self._rest = 0
@@ -252,7 +317,7 @@ class Programs:
             self._asked = self._spared = 0
         return verdict
 
-    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> Program | LineProgram | None:
+    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
         """Code for these hits where they came very often, else for the rules in general where these came often."""
         if hit is not None and self._count((rules, hit)) < HOT:
             general = rules, None
@@ -271,7 +336,7 @@ class Programs:
         seen = self._seen[key] = self._seen.get(key, 0) + 1
         return seen
 
-    def _made(self, rules: tuple[int, ...], hit: Hit | None) -> Program | LineProgram | None:
+    def _made(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
         parts: list[tuple[int, Predicate]] = []
         numbers: set[int] = set()
         for index in rules:
@@ -280,10 +345,11 @@ class Programs:
                 return None
             parts.append((index, found[0]))
             numbers |= found[1]
-        if not self._form.escapes_json:
-            return LineProgram(parts)
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
-        return Program(parts, names, thorough=self._thorough)
+        if self._form.escapes_json:
+            return Program(parts, names, thorough=self._thorough)
+        usual = self._form.usual
+        return LineProgram(parts) if usual is None else PartsProgram(parts, names, usual)
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
         condition = self._rules[index].condition
@@ -301,9 +367,9 @@ class Programs:
 
     def _are_plain(self, numbers: frozenset[int]) -> bool:
         """True if the fields are what the line says, and their names can be names of a structure."""
-        if not self._form.escapes_json:
-            return not numbers
         names = [name for field, number in self._generator.fields.items() if number in numbers for name in field]
+        if not self._form.escapes_json:
+            return not names or (self._form.usual is not None and not self._form.unusual.intersection(names))
         return all(name.isascii() and name.isprintable() and not {'"', "\\"} & set(name) for name in names) and not (
             self._form.derived.intersection(names)
         )

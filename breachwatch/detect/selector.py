@@ -185,7 +185,7 @@ class Selector:
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What judges lines without parsing them; None where their log source, which a parser tells, matters."""
-        if form.is_values or (not form.escapes_json and scope.is_routed):
+        if form.is_values or (scope.is_routed and not form.escapes_json and form.usual is None):
             return None
         key = (form.name, scope)
         found = self._programs.get(key)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from breachwatch.model.event import LogSource
+from breachwatch.model.event import FieldValue, LogSource
 
 Words = tuple[str, ...]
 """At least one of these (lower case, ASCII) is in the line. Empty: nothing is promised."""
@@ -25,6 +25,17 @@ class Sign(NamedTuple):
     """One of these is wherever the expression is found, which spares the search of it elsewhere. Empty: nothing is."""
     flag: int = 0
     """The flag of a survey (passes.py) that is set wherever it is found; 0: none."""
+
+
+class Usual(NamedTuple):
+    """How the fields of a line of the usual shape are read one by one, each as the parser gives it."""
+
+    source: LogSource
+    """Of such a line's event."""
+    parts: Callable[[str], Sequence[Any] | None]
+    """What such a line consists of; None for a line of another shape."""
+    fields: Mapping[str, Callable[[Sequence[Any]], FieldValue]]
+    """What the event has in a field, from the parts; None: it has no such field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,8 +74,16 @@ class RawForm:
     """Numbers are read with `\\d` and `int`, which take the digits of other scripts too: such a line is dirty."""
     dirty_words: Words = ()
     """A line with one of these is a candidate for every rule."""
+    usual: Usual | None = None
+    """The shape of nearly all lines, if one can be read in parts."""
     dirty: tuple[Sign, ...] = ()
     """Such a line is a candidate for every rule."""
+
+    @property
+    def unusual(self) -> frozenset[str]:
+        """Fields that events may have, but lines of the usual shape do not tell: no other fields exist."""
+        told = frozenset[str]() if self.usual is None else self.usual.fields.keys()
+        return (self.exact | self.decoded | self.derived | self.signs.keys() | {"@timestamp"}) - told
 
     @property
     def is_closed(self) -> bool:

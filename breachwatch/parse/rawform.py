@@ -11,8 +11,9 @@ from dataclasses import replace
 
 from breachwatch.model import LogSource
 from breachwatch.model.passes import BACKSLASH, BRACE, OPENING, holds
-from breachwatch.model.rawform import RawForm, Sign, Words
+from breachwatch.model.rawform import RawForm, Sign, Usual, Words
 from breachwatch.parse.jsonlines import DATASETS
+from breachwatch.parse.web import USUAL_FIELDS, usual_parts
 
 _SU: Words = ("su:", "su[", "su(", "su-l", " su ")
 _GROUP: Words = ("to group", "to shadow group", "from group", "new group: ", "group added to")
@@ -175,6 +176,12 @@ TEXT = RawForm(
 )
 """Access and error logs, and what else is in their files."""
 
+NGINX, APACHE = (
+    replace(TEXT, name=name, usual=Usual(LogSource(name, "webserver", ""), usual_parts, USUAL_FIELDS))
+    for name in ("nginx", "apache")
+)
+"""Access logs, of whose lines nearly all are of one shape."""
+
 SYSLOG = replace(TEXT, name="syslog", words_of=_syslog_words)
 """Syslog."""
 
@@ -211,8 +218,8 @@ FORMS: Mapping[str, RawForm] = {
     "syslog": SYSLOG,
     "syslog5424": SYSLOG,
     "sshd": SYSLOG,
-    "nginx": TEXT,
-    "apache": TEXT,
+    "nginx": NGINX,
+    "apache": APACHE,
     "json": JSON,
 }
 """By format; formats that are missing here are read line by line."""

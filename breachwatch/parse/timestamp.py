@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from functools import lru_cache
 
 from breachwatch.parse.context import ParseContext
 
@@ -176,6 +177,12 @@ class AccessClock:
                 self._cache.clear()
             moment = self._cache[stamp] = _clf(stamp, tz)
             return moment
+
+
+@lru_cache(MAX_CACHED)
+def is_access_time(stamp: str) -> bool:
+    """True if it is a time in every zone; false at the ends of time, where that depends on the zone."""
+    return stamp[7:11] not in ("0001", "9999") and _clf(stamp, UTC) is not None
 
 
 def _clf(stamp: str, tz: tzinfo) -> datetime | None:
