@@ -98,13 +98,11 @@ class BlockReader:
         lines, found = self.selector.look(form, self.scope(logsource), data)
         self.lines += lines
         self.candidates += len(found)
-        unknown = []
-        for candidate in found:
-            known = self._known(candidate, data, form, logsource)
-            if known is None:
-                unknown.append(candidate)
-            for index in known or ():
-                counts[index] += 1
+        usual = None if form.usual is None else form.usual.source
+        known, unknown = self._known(found, data, form, logsource or usual)
+        for (rules, source), times in known.items():
+            for index in self.detector.meant(rules, source):
+                counts[index] += times
         parsed = self._parsed(unknown, parser, form, block, context, logsource)
         self.events += lines - len(unknown) + len(parsed)
         for candidate, event in parsed:
@@ -112,20 +110,26 @@ class BlockReader:
                 counts[index] += 1
 
     def _known(
-        self, candidate: Candidate, data: bytes, form: RawForm, logsource: LogSource | None
-    ) -> Sequence[int] | None:
-        """What `_judged` says of a line whose verdict is known before it is parsed; None for another."""
-        rules = candidate.rules
-        if rules is None or not candidate.is_judged:
-            return None
+        self, found: Sequence[Candidate], data: bytes, form: RawForm, logsource: LogSource | None
+    ) -> tuple[Counter[tuple[tuple[int, ...], LogSource]], list[Candidate]]:
+        """Satisfied rules and log source of the lines whose verdict is known, with their number; the other lines.
+
+        `logsource`: of all of them; None: each tells its own.
+        """
         if self.detector.any_logsource:
-            return rules
-        if logsource is None:
-            if form.escapes_json:
-                logsource = source_in(data[candidate.start : candidate.end])
-            elif form.usual is not None:
-                logsource = form.usual.source
-        return None if logsource is None else self.detector.meant(rules, logsource)
+            logsource = LogSource()
+        known: list[tuple[tuple[int, ...], LogSource]] = []
+        unknown: list[Candidate] = []
+        for candidate in found:
+            start, end, rules, is_judged, _ = candidate
+            source = logsource
+            if source is None and is_judged and form.escapes_json:
+                source = source_in(data[start:end])
+            if is_judged and rules is not None and source is not None:
+                known.append((rules, source))
+            else:
+                unknown.append(candidate)
+        return Counter(known), unknown
 
     def _parsed(
         self,

@@ -9,13 +9,22 @@ from typing import Any
 import msgspec
 
 from breachwatch.detect.hits import Hit
-from breachwatch.detect.plan import Candidate, Plan
-from breachwatch.detect.predicate import WHOLE, Generator, Names, Predicate, Undecided, View, record_texts
+from breachwatch.detect.plan import Plan
+from breachwatch.detect.predicate import (
+    WHOLE,
+    Generator,
+    Names,
+    Predicate,
+    Undecided,
+    View,
+    has_keywords,
+    record_texts,
+)
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered
-from breachwatch.model.rawform import RawForm, Usual
+from breachwatch.model.rawform import Parts, RawForm, Usual
 
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
@@ -32,6 +41,9 @@ HOT = 256
 
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
+
+VERDICT_BYTES, MAX_PARTS_BYTES, MAX_VERDICTS_BYTES = 300, 2_048, 1 << 20
+"""What a verdict that is remembered takes beside its parts, the most that one takes, and all of them."""
 
 MISSING: Any = object()
 """Stands for a field that is not there."""
@@ -147,7 +159,7 @@ class _Parts(_Line):
 
     __slots__ = ("_getters", "_parts")
 
-    def __init__(self, text: str, parts: Sequence[Any], getters: Mapping[int, Getter]) -> None:
+    def __init__(self, text: str, parts: Parts, getters: Mapping[int, Getter]) -> None:
         super().__init__(text)
         self._parts = parts
         self._getters = getters
@@ -176,25 +188,86 @@ class _Parts(_Line):
         return self.raw(field) is not None
 
 
+class Verdicts:
+    """What was found of lines with the same parts, as much as there is room for in all programs together."""
+
+    def __init__(self) -> None:
+        self._tables: list[dict[Parts, tuple[int, ...]]] = []
+        self._bytes = 0
+
+    def table(self) -> dict[Parts, tuple[int, ...]]:
+        """For one program, to look into; `keep` adds to it."""
+        self._tables.append({})
+        return self._tables[-1]
+
+    def keep(self, table: dict[Parts, tuple[int, ...]], parts: Parts, verdict: tuple[int, ...]) -> None:
+        """Remember a verdict, and forget all where there is no more room."""
+        size = VERDICT_BYTES + sum([len(part) for part in parts if part is not None])
+        if size > MAX_PARTS_BYTES:
+            return
+        if self._bytes + size > MAX_VERDICTS_BYTES:
+            for one in self._tables:
+                one.clear()
+            self._bytes = 0
+        self._bytes += size
+        table[parts] = verdict
+
+
 class PartsProgram:
     """The code of one combination of rules over lines of the usual shape."""
 
-    def __init__(self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names], usual: Usual) -> None:
+    def __init__(
+        self,
+        parts: Sequence[tuple[int, Predicate]],
+        fields: Mapping[int, Names],
+        usual: Usual,
+        verdicts: Verdicts | None,
+    ) -> None:
+        """`verdicts`: where they are kept; None: they depend on more than the fields."""
         self._parts = parts
         self._split = usual.parts
-        self._getters = {
-            number: _first([usual.fields[name] for name in names if name in usual.fields])
-            for number, names in fields.items()
+        read = {
+            number: [usual.fields[name] for name in names if name in usual.fields] for number, names in fields.items()
         }
+        needed = sorted({part for found in read.values() for of, _ in found for part in of})
+        self._wanted = sum(1 << part for part in needed)
+        self._getters = {number: _first([_placed(needed, *one) for one in found]) for number, found in read.items()}
+        self._verdicts = verdicts
+        self._known = {} if verdicts is None else verdicts.table()
+        self._asked = self._made = 0
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
         """Those of the rules whose condition the line satisfies, which is not dirty; None: it has another shape."""
         text = line.decode().rstrip("\r\n")
-        parts = self._split(text)
+        parts = self._split(text, self._wanted)
         if parts is None:
             return None
+        if self._verdicts is None:
+            return self._found(text, parts)
+        verdict = self._known.get(parts)
+        self._asked += 1
+        if verdict is None:
+            verdict = self._found(text, parts)
+            self._made += 1
+            self._verdicts.keep(self._known, parts, verdict)
+            if self._asked >= REST:
+                if self._made > self._asked // 2:
+                    self._verdicts = None  # hardly ever the same: remembering costs more than it spares
+                self._asked = self._made = 0
+        return verdict
+
+    def _found(self, text: str, parts: Parts) -> tuple[int, ...]:
         view = _Parts(text, parts, self._getters)
         return tuple([index for index, predicate in self._parts if predicate(view)])
+
+
+def _placed(needed: Sequence[int], of: tuple[int, ...], value: Callable[..., FieldValue]) -> Getter:
+    """What makes a value from some parts, over the parts that are there."""
+    if len(of) == 1:
+        place = needed.index(of[0])
+        return lambda parts: value(parts[place])
+    places = [needed.index(part) for part in of]
+    return lambda parts: value(*[parts[place] for place in places])
 
 
 def _first(getters: Sequence[Getter]) -> Getter:
@@ -290,25 +363,23 @@ class Programs:
         self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
         self._programs: dict[_Key, _AnyProgram | None] = {}
         self._seen: dict[_Key, int] = {}
+        self._verdicts = Verdicts()
         self._plan: Plan | None = None
         self._asked = self._spared = self._rest = 0
 
-    def judged(self, candidate: Candidate, data: bytes, plan: Plan) -> tuple[int, ...] | None:
+    def judged(self, rules: tuple[int, ...], hit: Hit, line: bytes, plan: Plan) -> tuple[int, ...] | None:
         """Those of a candidate's rules whose condition the line satisfies; None: the reference has to say."""
-        start, end, rules, _, hit = candidate
-        if rules is None:
-            return None
         if self._rest:
             self._rest -= 1
             return None
         if plan is not self._plan:
-            self._plan, self._programs, self._seen = plan, {}, {}
+            self._plan, self._programs, self._seen, self._verdicts = plan, {}, {}, Verdicts()
         key = rules, hit
         try:
             program = self._programs[key]
         except KeyError:
             program = self._new(rules, hit)
-        verdict = None if program is None else program.matching(data[start : end - 1])
+        verdict = None if program is None else program.matching(line)
         self._asked += 1
         if verdict is not None and (self._thorough or not verdict):
             self._spared += 1
@@ -326,6 +397,7 @@ class Programs:
             return None
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.clear()
+            self._verdicts = Verdicts()
         made = self._programs[rules, hit] = self._made(rules, hit)
         return made
 
@@ -349,7 +421,10 @@ class Programs:
         if self._form.escapes_json:
             return Program(parts, names, thorough=self._thorough)
         usual = self._form.usual
-        return LineProgram(parts) if usual is None else PartsProgram(parts, names, usual)
+        if usual is None:
+            return LineProgram(parts)
+        has_keyword = any(has_keywords(self._rules[index].condition) for index in rules)
+        return PartsProgram(parts, names, usual, None if has_keyword else self._verdicts)
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
         condition = self._rules[index].condition

@@ -7,13 +7,14 @@ with the reference; `Sampler` (sample.py) does so on live data.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards, Narrow
-from breachwatch.detect.hits import WEIGHT, Hit, new_hits
+from breachwatch.detect.hits import WEIGHT, Hit, Line, new_hits
 from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
@@ -64,6 +65,10 @@ class Candidate(NamedTuple):
     """The conditions of these rules hold."""
     hit: Hit | None = None
     """Patterns of the plan that are in the line, all of them; None: not known."""
+
+
+Judge = Callable[[tuple[int, ...], "Hit", bytes, "Plan"], tuple[int, ...] | None]
+"""Those of the rules that a line, without its line feed, satisfies, by what this plan found in it; None: not known."""
 
 
 class Look(NamedTuple):
@@ -147,8 +152,11 @@ class Plan:
         """Lines that are kept to learn from."""
         self._asks = self._dismissed = 0
 
-    def look(self, data: bytes) -> Look:
-        """Lines that may match, in order. `data` holds whole lines, each with its line feed."""
+    def look(self, data: bytes, judge: Judge | None = None, looked_at: Counter[int] | None = None) -> Look:
+        """Lines that may match, in order. `data` holds whole lines, each with its line feed.
+
+        `judge`: asked of each of them. `looked_at`: counts, by rule, the lines that the scan let through.
+        """
         count, flags = survey(data)
         self._scan(data, flags)
         lines, work = self._found.lines(data, self._weights)
@@ -156,14 +164,23 @@ class Plan:
         self.scanned_bytes += len(data)
         found: list[Candidate] = []
         known, entry_of = self._sets.get, self._entry
-        for start, end, hit in lines:
+        let_through = 0
+        for start, end, hit in self._with_others(data, lines) if self.open else lines:
             rules, narrow = known(hit) or entry_of(hit)
             if narrow is not None:
                 rules = narrow(data[start:end])
-            if rules != ():
+            if rules == ():
+                continue
+            let_through += 1
+            if looked_at is not None:
+                looked_at.update(self.rules if rules is None else rules)
+            verdict = None if judge is None or rules is None else judge(rules, hit, data[start : end - 1], self)
+            if verdict is None:
                 found.append(Candidate(start, end, rules, False, hit))
-        self._dismissed += len(lines) - len(found)
-        return Look(count, self._with_open(data, found) if self.open else found)
+            elif verdict:
+                found.append(Candidate(start, end, verdict, True))
+        self._dismissed += max(0, len(lines) - let_through)
+        return Look(count, found)
 
     @cached_property
     def _scanner(self) -> Scanner:
@@ -195,7 +212,9 @@ class Plan:
         """The rules of which a line with these hits is a candidate, and what dismisses some of them."""
         numbers = (hit,) if isinstance(hit, int) else hit
         entry: _Candidates
-        if max(numbers) >= self._dirty:
+        if not numbers:
+            entry = self.open, None
+        elif max(numbers) >= self._dirty:
             entry = EVERY, None
         else:
             rules = tuple(sorted(frozenset(self.open).union(*(self._rules_of[number] for number in numbers))))
@@ -230,16 +249,14 @@ class Plan:
             self._last_known = hit, (there, self._literals - there)
         return self._last_known[1]
 
-    def _with_open(self, data: bytes, found: list[Candidate]) -> list[Candidate]:
-        """The same, and every other line for the open rules."""
-        every: list[Candidate] = []
+    def _with_others(self, data: bytes, lines: list[Line]) -> Iterator[Line]:
+        """The same, and every line in which nothing was found, for the open rules."""
         at = 0
-        for candidate in found:
-            every.extend(_lines(data, at, candidate.start, self.open))
-            every.append(candidate)
-            at = candidate.end
-        every.extend(_lines(data, at, len(data), self.open))
-        return every
+        for line in lines:
+            yield from _lines(data, at, line[0])
+            yield line
+            at = line[1]
+        yield from _lines(data, at, len(data))
 
 
 class _Unasked:
@@ -284,10 +301,10 @@ def _in_scope(rule: Rule, form: RawForm, scope: Scope) -> bool:
     return not form.sources or any(applies(rule.logsource, source) for source in form.sources)
 
 
-def _lines(data: bytes, start: int, stop: int, rules: tuple[int, ...]) -> Iterable[Candidate]:
+def _lines(data: bytes, start: int, stop: int) -> Iterator[Line]:
     while start < stop:
         end = data.find(b"\n", start, stop) + 1 or stop
-        yield Candidate(start, end, rules)
+        yield start, end, frozenset()
         start = end
 
 

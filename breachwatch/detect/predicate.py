@@ -152,7 +152,7 @@ class _Writer:
 
     def _cheap_first(self, parts: Sequence[Condition]) -> list[Condition]:
         """Keywords read the whole event: they come last. The order changes no answer."""
-        return sorted(parts, key=_has_keyword)
+        return sorted(parts, key=has_keywords)
 
     def _alternatives(self, parts: Sequence[Condition]) -> list[str]:
         """The parts, those of one kind about one field together: a field is looked up once for many texts."""
@@ -165,7 +165,7 @@ class _Writer:
             else:
                 groups.setdefault((self._field(part), kind[0]), []).append(kind[1])
         grouped = [self._one_of(field, kind, texts) for (field, kind), texts in groups.items()]
-        return [*grouped, *map(self.expression, sorted(others, key=_has_keyword))]
+        return [*grouped, *map(self.expression, sorted(others, key=has_keywords))]
 
     def _one_of(self, field: int, kind: str, texts: Sequence[str]) -> str:
         """One of several texts, tested alike."""
@@ -282,9 +282,10 @@ def _plain_test(part: Condition) -> tuple[str, str] | None:
     return None
 
 
-def _has_keyword(condition: Condition) -> bool:
+def has_keywords(condition: Condition) -> bool:
+    """True if the condition searches whole events."""
     if isinstance(condition, And | Or):
-        return any(map(_has_keyword, condition.parts))
+        return any(map(has_keywords, condition.parts))
     if isinstance(condition, Not):
-        return _has_keyword(condition.part)
+        return has_keywords(condition.part)
     return isinstance(condition, Keyword)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
@@ -19,7 +18,7 @@ import msgspec
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
 from breachwatch.detect.partial import Programs
-from breachwatch.detect.plan import Candidate, Look, Plan, Scope, in_scope
+from breachwatch.detect.plan import Look, Plan, Scope, in_scope
 from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.stored import StoredPlan, restored_plan, stored_plan
@@ -109,16 +108,6 @@ class _Running:
         self.plan.work = self.plan.scanned_bytes = 0
 
 
-def _judged(programs: Programs, plan: Plan, data: bytes, found: Iterable[Candidate]) -> Iterator[Candidate]:
-    """The candidates that match as far as can be said, with the rules whose conditions hold."""
-    for candidate in found:
-        verdict = programs.judged(candidate, data, plan)
-        if verdict is None:
-            yield candidate
-        elif verdict:
-            yield Candidate(candidate.start, candidate.end, verdict, is_judged=True)
-
-
 class Selector:
     """Which lines a set of rules has to look at."""
 
@@ -177,11 +166,7 @@ class Selector:
     def look(self, form: RawForm, scope: Scope, data: bytes) -> Look:
         """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
         plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
-        look = plan.look(data)
-        if self.looked_at is not None:
-            for candidate in look.candidates:
-                self.looked_at.update(plan.rules if candidate.rules is None else candidate.rules)
-        return look if programs is None else Look(look.lines, list(_judged(programs, plan, data, look.candidates)))
+        return plan.look(data, None if programs is None else programs.judged, self.looked_at)
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What judges lines without parsing them; None where their log source, which a parser tells, matters."""

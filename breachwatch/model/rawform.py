@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from breachwatch.model.event import FieldValue, LogSource
 
@@ -27,15 +27,19 @@ class Sign(NamedTuple):
     """The flag of a survey (passes.py) that is set wherever it is found; 0: none."""
 
 
+Parts = tuple[str | None, ...]
+"""Parts of a line; None: it lacks one."""
+
+
 class Usual(NamedTuple):
     """How the fields of a line of the usual shape are read one by one, each as the parser gives it."""
 
     source: LogSource
     """Of such a line's event."""
-    parts: Callable[[str], Sequence[Any] | None]
-    """What such a line consists of; None for a line of another shape."""
-    fields: Mapping[str, Callable[[Sequence[Any]], FieldValue]]
-    """What the event has in a field, from the parts; None: it has no such field."""
+    parts: Callable[[str, int], Parts | None]
+    """Those of its parts that the bits of a mask name, in order; None for a line of another shape."""
+    fields: Mapping[str, tuple[tuple[int, ...], Callable[..., FieldValue]]]
+    """What the event has in a field: from which parts, and how; None: it has no such field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,11 @@ _NAME = re.compile(r"(?=[^.]{0,63}[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[
 _HAS_PORT = re.compile(r"\[([0-9A-Fa-f:.%a-z]{2,64})\](?::(\d{1,5}))?|((?:\d{1,3}\.){3}\d{1,3}):(\d{1,5})", re.ASCII)
 
 
+def is_ipv4(text: str) -> bool:
+    """Four numbers up to 255 without leading zeros."""
+    return _IPV4.fullmatch(text) is not None
+
+
 @lru_cache(maxsize=65_536)
 def ip_of(text: str) -> str | None:
     """The address as it is written, IPv4-mapped ones as IPv4, without zone; None where `text` is no address."""

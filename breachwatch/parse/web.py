@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from ipaddress import ip_address
-from operator import itemgetter
-from typing import Any
 
 from breachwatch.model import Event, FieldValue, LogSource, RawLine
-from breachwatch.parse.address import ip_of, set_source
+from breachwatch.model.passes import native
+from breachwatch.model.rawform import Parts
+from breachwatch.parse.address import ip_of, is_ipv4, set_source
 from breachwatch.parse.context import ParseContext
 from breachwatch.parse.encoding import fully_decoded, percent_decoded
 from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
@@ -31,7 +31,7 @@ _PLAIN = re.compile(
     r'([^ ]+) - ([^ "]+) \[([^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
     r" (\d{3}) (\d{1,18}|-)"
     r'(?: "([^"\\]*)" "([^"\\]*)"( .*)?)?',
-    re.DOTALL,
+    re.ASCII | re.DOTALL,
 )
 """The shape of nearly every line: nothing escaped. Its fields are set in one go; whatever looks different goes the long
 way, which gives the same fields (a test compares the two).
@@ -133,51 +133,6 @@ class WebParser:
             return None
         self.memory.note(at_utc)
         return (Event(id=event_id(line, context.host), at_utc=at_utc, logsource=logsource, fields=fields, raw=text),)
-
-
-Parts = Sequence[Any]
-"""The groups of `_PLAIN`."""
-
-
-def usual_parts(text: str) -> Parts | None:
-    """The parts of an access line with nothing escaped in it; None for another line."""
-    found = _PLAIN.fullmatch(text)
-    if found is None:
-        return None
-    parts = found.groups()
-    is_read = is_access_time(parts[2]) and (parts[1] == "-" or ip_of(parts[0]) is not None)
-    return parts if is_read else None
-
-
-def _path(parts: Parts) -> str:
-    path = str(parts[4])
-    return percent_decoded(path) if "%" in path or "\\" in path else path
-
-
-def _decoded_query(parts: Parts) -> str | None:
-    return None if parts[5] is None else decoded_query(parts[5])
-
-
-def _said(number: int) -> Callable[[Parts], FieldValue]:
-    """A part that is empty or `-` where there is nothing."""
-    return lambda parts: parts[number] if parts[number] not in (None, "", "-") else None
-
-
-USUAL_FIELDS: Mapping[str, Callable[[Parts], FieldValue]] = {
-    "user.name": _said(1),
-    "http.request.method": itemgetter(3),
-    "http.version": itemgetter(6),
-    "http.response.status_code": lambda parts: int(parts[7]),
-    "http.response.body.bytes": lambda parts: None if parts[8] == "-" else int(parts[8]),
-    "http.request.referrer": _said(9),
-    "user_agent.original": _said(10),
-    "url.original": lambda parts: parts[4] if parts[5] is None else f"{parts[4]}?{parts[5]}",
-    "url.path": _path,
-    "web.path_decoded": lambda parts: decoded_path(parts[4]),
-    "url.query": itemgetter(5),
-    "web.query_decoded": _decoded_query,
-}
-"""Fields of such a line that need no other, as `WebParser.read` gives them (a test compares)."""
 
 
 def access_fields(text: str, fields: Fields) -> str | None:
@@ -322,6 +277,43 @@ def decoded_query(query: str) -> str:
     """The query decoded like a form."""
     plain = "%" not in query and "+" not in query and "\\" not in query
     return query if plain else fully_decoded(query, plus_is_space=True)
+
+
+def plain_parts(text: str, wanted: int) -> Parts | None:
+    """Some groups of `_PLAIN`, where a line of its shape has a client and a time that need no second look."""
+    found = _PLAIN.fullmatch(text)
+    if found is None or "\0" in text:
+        return None
+    parts = found.groups()
+    if not is_access_time(parts[2]) or (parts[1] != "-" and not is_ipv4(parts[0])):
+        return None
+    return tuple([part for number, part in enumerate(parts) if wanted >> number & 1])
+
+
+usual_parts = plain_parts if native is None else native.access_parts
+"""The compiled ones where there are any."""
+
+
+def _said(part: str | None) -> str | None:
+    """A part that is empty or `-` where there is nothing."""
+    return None if part == "-" else part or None
+
+
+USUAL_FIELDS: Mapping[str, tuple[tuple[int, ...], Callable[..., FieldValue]]] = {
+    "user.name": ((1,), _said),
+    "http.request.method": ((3,), str),
+    "http.version": ((6,), str),
+    "http.response.status_code": ((7,), int),
+    "http.response.body.bytes": ((8,), lambda size: None if size == "-" else int(size)),
+    "http.request.referrer": ((9,), _said),
+    "user_agent.original": ((10,), _said),
+    "url.original": ((4, 5), lambda path, query: path if query is None else f"{path}?{query}"),
+    "url.path": ((4,), lambda path: percent_decoded(path) if "%" in path or "\\" in path else path),
+    "web.path_decoded": ((4,), decoded_path),
+    "url.query": ((5,), lambda query: query),
+    "web.query_decoded": ((5,), lambda query: None if query is None else decoded_query(query)),
+}
+"""Fields of such a line that need no other, as `WebParser.read` gives them (a test compares)."""
 
 
 def agent_fields(fields: Fields, referrer: str | None, agent: str | None, rest: str | None) -> None:
