@@ -14,8 +14,9 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
-from breachwatch.detect.prefilter import beginning
-from breachwatch.detect.rule import And, Condition, Not, Or, Rule
+from breachwatch.detect.prefilter import MAX_LITERAL, beginning
+from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
+from breachwatch.detect.values import ANY, Text
 from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
 from breachwatch.model.passes import contains, lowered
 from breachwatch.model.rawform import RawForm
@@ -67,6 +68,11 @@ class Some:
 Requirement = AnyOf | Every | Some
 """What a line must hold."""
 
+ALWAYS = And(())
+"""Holds of every event."""
+
+_PRINTABLE = re.compile(r"[\x20-\x7e]+")
+
 NOTHING = Every(())
 NEVER = Some(())
 
@@ -111,18 +117,39 @@ class Guards:
         return rules, narrow
 
     def simplified(self, index: int, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Condition:
-        """The condition of a rule without alternatives that cannot hold in lines of which some patterns are known."""
+        """The condition of a rule as it is for lines of which some patterns are known."""
         return self._simplified(self._rules[index].condition, there, absent)
 
     def _simplified(self, part: Condition, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> Condition:
+        """Without alternatives that cannot hold there, and keywords that do."""
+        if isinstance(part, Keyword):
+            return ALWAYS if self._holds(part, there) else part
         if not isinstance(part, And | Or):
             return part
         kept = (
             part.parts if isinstance(part, And) else [one for one in part.parts if self._may_hold(one, there, absent)]
         )
         parts = tuple(self._simplified(one, there, absent) for one in kept)
+        if isinstance(part, And):
+            parts = tuple(one for one in parts if one != ALWAYS)
+        elif ALWAYS in parts:
+            return ALWAYS
         same = len(parts) == len(part.parts) and all(map(operator.is_, parts, part.parts))
         return part if same else type(part)(parts)
+
+    def _holds(self, keyword: Keyword, there: AbstractSet[Pattern]) -> bool:
+        """Lines that hold some patterns hold the keyword: keywords search the whole line of text as it is."""
+        value = keyword.value
+        if self._form.escapes_json or self._form.is_values or not isinstance(value, Text) or value.cased:
+            return False
+        text = value.pieces[1] if len(value.pieces) == len("*x*") else ANY
+        return (
+            isinstance(text, str)
+            and value.pieces == (ANY, text, ANY)
+            and len(text) <= MAX_LITERAL
+            and _PRINTABLE.fullmatch(text) is not None
+            and literal(text) in there
+        )
 
     def _may_hold(self, part: Condition, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> bool:
         required = self._parts.get(id(part))  # a part of one of our rules, which live as long

@@ -423,18 +423,22 @@ class Programs:
         usual = self._form.usual
         if usual is None:
             return LineProgram(parts)
-        has_keyword = any(has_keywords(self._rules[index].condition) for index in rules)
+        has_keyword = any(has_keywords(self._condition(index, hit)) for index in rules)
         return PartsProgram(parts, names, usual, None if has_keyword else self._verdicts)
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
-        condition = self._rules[index].condition
-        if hit is not None and self._plan is not None:
-            simple = self._plan.simplified(index, hit)
-            if simple is not condition:
-                return self._generated(simple)
+        condition = self._condition(index, hit)
+        if condition is not self._rules[index].condition:
+            return self._generated(condition)
         if index not in self._predicates:
             self._predicates[index] = self._generated(condition)
         return self._predicates[index]
+
+    def _condition(self, index: int, hit: Hit | None) -> Condition:
+        """The condition of a rule, as it is for lines with these hits."""
+        if hit is None or self._plan is None:
+            return self._rules[index].condition
+        return self._plan.simplified(index, hit)
 
     def _generated(self, condition: Condition) -> tuple[Predicate, frozenset[int]] | None:
         found = self._generator.predicate(condition)

@@ -22,14 +22,19 @@
 /* -- what is in a block -------------------------------------------------------------------------------------------- */
 
 enum { WIDTH = 32, ROUNDS = 255 /* a lane counts that far */ };
-enum { ODD = 1, BRACE = 2, BACKSLASH = 4, OPENING = 8 }; /* the same in passes.py */
+enum { ODD = 1, RECORD = 2, BACKSLASH = 4, OTHER = 8 }; /* the same in passes.py */
 
 typedef uint8_t lanes __attribute__((vector_size(WIDTH)));
+
+/* What the first byte of a line says. */
+static int first_byte(uint8_t byte) {
+    return byte == '{' ? RECORD : byte <= 0x20 || byte >= 0x80 ? RECORD | OTHER : OTHER;
+}
 
 /* Line feeds; adds to `flags` what else was seen. `size` is not 0. */
 FOR_EACH_PROCESSOR static uint64_t survey_bytes(const uint8_t *data, size_t size, int *flags) {
     uint64_t feeds = 0;
-    lanes odd = {0}, brace = {0}, backslash = {0}, opening = {0};
+    lanes odd = {0}, record = {0}, backslash = {0}, other = {0};
     size_t at = 0, rounds = (size - 1) / WIDTH; /* the byte behind each lane is read too */
     while (rounds) {
         size_t some = rounds < ROUNDS ? rounds : ROUNDS;
@@ -42,23 +47,24 @@ FOR_EACH_PROCESSOR static uint64_t survey_bytes(const uint8_t *data, size_t size
             lanes feed = (lanes)(here == '\n');
             count -= feed;
             odd |= here | (lanes)(here == 0);
-            brace |= (lanes)(here == '{');
             backslash |= (lanes)(here == '\\');
-            opening |= feed & (lanes)(next != '{');
+            lanes brace = (lanes)(next == '{');
+            record |= feed & (brace | (lanes)(next - 0x21 >= 0x5f)); /* up to 0x20, from 0x80 on */
+            other |= feed & ~brace;
         }
         for (int i = 0; i < WIDTH; i++) feeds += count[i];
     }
-    int seen = data[0] == '{' ? 0 : OPENING;
+    int seen = first_byte(data[0]);
     for (int i = 0; i < WIDTH; i++)
-        seen |= (odd[i] & 0x80 ? ODD : 0) | (brace[i] ? BRACE : 0) | (backslash[i] ? BACKSLASH : 0) |
-                (opening[i] ? OPENING : 0);
+        seen |= (odd[i] & 0x80 ? ODD : 0) | (record[i] ? RECORD : 0) | (backslash[i] ? BACKSLASH : 0) |
+                (other[i] ? OTHER : 0);
     for (; at < size; at++) {
         uint8_t byte = data[at];
         if (byte == '\n') {
             feeds++;
-            if (at + 1 < size && data[at + 1] != '{') seen |= OPENING;
+            if (at + 1 < size) seen |= first_byte(data[at + 1]);
         }
-        seen |= (byte == 0 || byte >= 0x80 ? ODD : 0) | (byte == '{' ? BRACE : 0) | (byte == '\\' ? BACKSLASH : 0);
+        seen |= (byte == 0 || byte >= 0x80 ? ODD : 0) | (byte == '\\' ? BACKSLASH : 0);
     }
     *flags |= seen;
     return feeds;

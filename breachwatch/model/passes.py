@@ -16,9 +16,9 @@ native: Any = None
 with suppress(ImportError):
     from breachwatch.model import _native as native
 
-ODD, BRACE, BACKSLASH, OPENING = 1, 2, 4, 8
-"""Flags of a survey: the block may hold NUL or a byte beyond ASCII (of this one, exactly if); `{`; a backslash; a line
-that does not begin with `{`."""
+ODD, RECORD, BACKSLASH, OTHER = 1, 2, 4, 8
+"""Flags of a survey: the block may hold NUL or a byte beyond ASCII (this one is exact); a line that begins with `{`, a
+blank, a control character or a byte beyond ASCII; a backslash; a line that does not begin with `{`."""
 
 _ODD_BYTES = bytes((0, *range(0x80, 0x100)))
 
@@ -62,7 +62,7 @@ def passes(library: str) -> Passes:
 
 def _flags(data: bytes, *, is_odd: bool) -> int:
     """Looking for the others would cost passes of their own: they may be there."""
-    return (ODD if is_odd else 0) | (BRACE | BACKSLASH | OPENING if data else 0)
+    return (ODD if is_odd else 0) | (RECORD | BACKSLASH | OTHER if data else 0)
 
 
 survey, holds, contains, lowered = passes("stringzilla" if find_spec("stringzilla") is not None else "")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from breachwatch.model import LogSource
-from breachwatch.model.passes import BACKSLASH, BRACE, OPENING, holds
+from breachwatch.model.passes import BACKSLASH, OTHER, RECORD, holds
 from breachwatch.model.rawform import RawForm, Sign, Usual, Words
 from breachwatch.parse.jsonlines import DATASETS
 from breachwatch.parse.web import USUAL_FIELDS, usual_parts
@@ -170,7 +170,7 @@ TEXT = RawForm(
     ),
     words_of=_program_words,
     # what may be JSON; empty lines, lines that stand for the line before them, and parts of audit events
-    dirty=(Sign(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", needs=(b"{",), flag=BRACE),),
+    dirty=(Sign(r"^[\x00-\x09\x0b-\x20\x80-\xff]*\{", needs=(b"{",), flag=RECORD),),
     dirty_words=("\n\n", "\n\r", "repeated", "msg=audit("),
     digits_fold=True,
 )
@@ -207,7 +207,7 @@ JSON = RawForm(
     # characters written as escapes (control characters aside, which no literal holds), and lines that are no objects
     dirty=(
         Sign(r"\\(?:u(?:00[2-9a-f]|0[1-9a-f]|[1-9a-f])|/)", needs=(b"\\u", b"\\U", b"\\/"), flag=BACKSLASH),
-        Sign(r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]", flag=OPENING),
+        Sign(r"^[\x00-\x09\x0b-\x20]*[^\x00-\x09\x0b-\x20{]", flag=OTHER),
     ),
     dirty_words=("__realtime_timestamp",),  # `auto` reads these as records of the journal
     words_of=_dataset_words,

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from breachwatch.model import passes as passes_module
-from breachwatch.model.passes import BACKSLASH, BRACE, ODD, OPENING, native, passes
+from breachwatch.model.passes import BACKSLASH, ODD, OTHER, RECORD, native, passes
 
 LIBRARIES = ("", "stringzilla")
 INSTALLED = [name for name in LIBRARIES if not name or find_spec(name) is not None]
@@ -31,12 +31,13 @@ def test_an_empty_block_has_nothing(survey):
 
 
 def flags_of(data: bytes) -> int:
-    lines = data.removesuffix(b"\n").split(b"\n") if data else []
+    lines = data.removesuffix(b"\n").split(b"\n") if data else []  # an empty line begins with its line feed
     return (
         ODD * any(byte == 0 or byte > 127 for byte in data)
-        | BRACE * (b"{" in data)
+        | RECORD * any(line[:1] == b"{" or not 0x20 < line[0] < 0x80 for line in lines if line)
+        | RECORD * (b"" in lines)
         | BACKSLASH * (b"\\" in data)
-        | OPENING * any(not line.startswith(b"{") for line in lines)
+        | OTHER * any(not line.startswith(b"{") for line in lines)
     )
 
 
