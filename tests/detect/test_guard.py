@@ -196,3 +196,34 @@ def test_a_broken_byte_of_a_url_is_written_with_a_backslash_that_no_line_holds(t
     byte = re.sub(r"\\x(..)", r"%\1", text)
     line = f'203.0.113.7 - - [17/May/2015:10:05:03 +0000] "GET /{byte} HTTP/1.1" 500 1 "-" "-"'
     assert let_through(has("web.path_decoded", text), line.encode(), form="nginx")
+
+
+def word(text: str) -> Keyword:
+    return Keyword(value=Text(pieces=(ANY, text, ANY)), text=text)
+
+
+@pytest.mark.parametrize(
+    ("condition", "left"),
+    [
+        (word("Union Select"), And(())),
+        (Or((word("union select"), has("url.query", "x"))), And(())),
+        (And((word("union select"), has("url.query", "x"))), And((has("url.query", "x"),))),
+        (Or((And((word("union select"), is_("url.query", "x"))), word("other"))), Or((And((is_("url.query", "x"),)),))),
+        (Not(word("union select")), Not(word("union select"))),
+        (word("union select "), word("union select ")),
+        (Keyword(value=Text(pieces=(ANY, "union select", ANY), cased=True), text=""), None),
+        (Keyword(value=Text(pieces=(ANY, "union", ANY, "select", ANY)), text=""), None),
+        (Keyword(value=Text(pieces=(ANY, "union select", None, ANY)), text=""), None),
+    ],
+)
+def test_a_keyword_that_a_line_of_text_holds_is_not_asked_for_again(condition, left):
+    there = frozenset({Pattern(is_regex=False, data=b"union select"), Pattern(is_regex=False, data=b"union")})
+    guards = Guards([rule(condition)], FORMS["nginx"], routed=False)
+    absent = frozenset({Pattern(is_regex=False, data=b"other")})
+    assert guards.simplified(0, there, absent) == (condition if left is None else left)
+
+
+def test_in_a_record_it_is_for_it_may_be_a_name():
+    there = frozenset({Pattern(is_regex=False, data=b"union select")})
+    condition = word("union select")
+    assert Guards([rule(condition)], JSON, routed=False).simplified(0, there, frozenset()) == condition

@@ -7,10 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from breachwatch.model import LogSource
+from breachwatch.model.passes import native
 from breachwatch.parse.event import line_fields
-from breachwatch.parse.web import access_fields
+from breachwatch.parse.web import USUAL_FIELDS, access_fields, plain_parts
 from tests.parse.samples import fields_of, parse_one, raw_line
 
+ALL = (1 << 12) - 1
 AGENT = '"https://example.com/" "Mozilla/5.0 (X11)"'
 
 
@@ -201,3 +203,71 @@ def test_a_clock_of_many_seconds_stays_bounded():
     for second in range(3000):
         stamp = f"17/May/2025:10:{second // 60:02d}:{second % 60:02d} +0000"
         assert clock.at(stamp, UTC) == datetime(2025, 5, 17, 10, second // 60, second % 60, tzinfo=UTC)
+
+
+STAMPS = (
+    "17/May/2025:10:05:03 +0200", "29/Feb/2024:00:00:00 -0000", "29/Feb/2023:00:00:00 +0000", "31/Apr/2023:00:00:00",
+    "01/Jan/0001:00:00:00 +2359", "31/Dec/9999:23:59:59 -2359", "01/Jan/0000:00:00:00", "00/Jan/2000:00:00:00",
+    "01/Jun/1900:24:00:00", "01/Jun/1900:23:60:00", "01/Jun/1900:23:59:99 +9999", "01/jun/1900:23:59:00 +0000",
+    "29/Feb/1900:00:00:00", "29/Feb/2000:00:00:00", "\u0661\u0667/May/2025:10:05:03 +0200",
+    "17/May/2025:10:05:03 0200 ",
+)  # fmt: skip
+CLIENTS = (
+    "203.0.113.7",
+    "256.1.1.1",
+    "01.2.3.4",
+    "1.2.3",
+    "1.2.3.4.",
+    "2001:db8::1",
+    "host.example",
+    "\u0661.2.3.4",
+    "",
+)
+PIECES = ("%2e", "%25", "+", "?", "&", "..", "\\x41", '"', " ", "é", "\u0663", "\0", "\n", "\r", "HTTP/1.1", "/")
+WORDS = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=4).map("".join)
+
+
+@st.composite
+def access_lines(draw):
+    def one(*choices: str) -> str:
+        return draw(st.sampled_from(choices))
+
+    def part(usual: str) -> str:
+        return draw(st.just(usual) | WORDS)
+
+    client, stamp, user = draw(st.sampled_from(CLIENTS) | WORDS), one(*STAMPS), part(one("-", "-", "bob"))
+    method, query = part(one("GET", "P" * 32, "P" * 33, "Get")), one("", "?", "?" + part("x=1"))
+    version, status = one("1.1", "2", "1.", "10", "1.1.1"), one("200", "404", "20", "2000", "\u0662\u0660\u0660")
+    size = one("512", "-", "0", "9" * 18, "9" * 19, "")
+    tail = one(
+        "",
+        f' "{part("-")}" "{part("curl/8")}"',
+        f' "{part("-")}" "{part("")}" "{part("1.2.3.4")}"',
+        f' "{part("/a")}" "{part("x")}"{part(" y")}',
+    )
+    request = f"{method} /{part('a/b.php')}{query} HTTP/{version}"
+    line = f'{client} - {user} [{stamp}] "{request}" {status} {size}{tail}'
+    return line if draw(st.booleans()) else line[: draw(st.integers(0, len(line)))]
+
+
+@given(access_lines(), st.integers(0, (1 << 12) - 1))
+def test_compiled_and_in_python_the_same_parts_are_found(line, wanted):
+    if native is not None:
+        assert native.access_parts(line, wanted) == plain_parts(line, wanted)
+        assert native.access_parts(line + "\ud800", wanted) is None
+
+
+@given(access_lines())
+def test_a_field_read_from_the_parts_is_the_one_that_the_parser_reads(line):
+    parts = plain_parts(line, ALL)
+    if parts is None or "\n" in line or line != line.rstrip("\r"):
+        return
+    event = parse_one(line, "nginx")
+    assert event.logsource == LogSource("nginx", "webserver", "")
+    for name, (of, read) in USUAL_FIELDS.items():
+        assert read(*[parts[number] for number in of]) == event.fields.get(name), name
+
+
+def test_most_lines_of_a_corpus_are_of_the_usual_shape():
+    lines = [access("GET /a?b=c HTTP/1.1"), access("HEAD / HTTP/2", rest=""), access("GET /x HTTP/1.0", result="304 -")]
+    assert [plain_parts(line, 1 << 7) for line in lines] == [("200",), ("200",), ("304",)]
