@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime, tzinfo
 from typing import NamedTuple
 
 from breachwatch.model.event import FieldValue, LogSource
@@ -38,6 +39,8 @@ class Usual(NamedTuple):
     """Of such a line's event."""
     parts: Callable[[str, int], Parts | None]
     """Those of its parts that the bits of a mask name, in order; None for a line of another shape."""
+    at_utc: Callable[[str, tzinfo], datetime | None]
+    """When such a line was written, all that a parser remembers of it; None for a line of another shape."""
     fields: Mapping[str, tuple[tuple[int, ...], Callable[..., FieldValue]]]
     """What the event has in a field: from which parts, and how; None: it has no such field."""
 

@@ -13,7 +13,7 @@ from breachwatch.model import LogSource
 from breachwatch.model.passes import BACKSLASH, OTHER, RECORD, holds
 from breachwatch.model.rawform import RawForm, Sign, Usual, Words
 from breachwatch.parse.jsonlines import DATASETS
-from breachwatch.parse.web import USUAL_FIELDS, usual_parts
+from breachwatch.parse.web import USUAL_FIELDS, usual_parts, usual_time
 
 _SU: Words = ("su:", "su[", "su(", "su-l", " su ")
 _GROUP: Words = ("to group", "to shadow group", "from group", "new group: ", "group added to")
@@ -177,7 +177,7 @@ TEXT = RawForm(
 """Access and error logs, and what else is in their files."""
 
 NGINX, APACHE = (
-    replace(TEXT, name=name, usual=Usual(LogSource(name, "webserver", ""), usual_parts, USUAL_FIELDS))
+    replace(TEXT, name=name, usual=Usual(LogSource(name, "webserver", ""), usual_parts, usual_time, USUAL_FIELDS))
     for name in ("nginx", "apache")
 )
 """Access logs, of whose lines nearly all are of one shape."""

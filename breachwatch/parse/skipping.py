@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from breachwatch.model import Block, RawLine
+from breachwatch.model.rawform import Usual
 from breachwatch.parse.context import ParseContext, Parser
+from breachwatch.parse.event import MAX_LINE_BYTES
 from breachwatch.parse.memory import Saved
-from breachwatch.parse.rawform import last_time_key
+from breachwatch.parse.rawform import FORMS, last_time_key
 
 STEPS = (1, 16)
 """How many of the last lines are tried before all are read."""
@@ -43,6 +45,9 @@ class Skipped:
         if log_format == "json":
             self._recall_time()
             return
+        form = FORMS.get(log_format)
+        if form is not None and form.usual is not None and self._recall_usual(form.usual):
+            return
         start = self.stop
         for count in STEPS:
             start = _lines_back(self.block.data, start, self.start, count)
@@ -52,6 +57,19 @@ class Skipped:
                 return
         self.parser.memory.restore(self.saved)
         self._read(self.start, self.stop)
+
+    def _recall_usual(self, usual: Usual) -> bool:
+        """The time of the last line is all there is to remember, if that is of the usual shape."""
+        last = self.block.data[_lines_back(self.block.data, self.stop, self.start, 1) : self.stop - 1]
+        try:
+            text = last.decode().rstrip("\r\n") if len(last) <= MAX_LINE_BYTES else ""
+        except UnicodeDecodeError:
+            return False
+        at_utc = usual.at_utc(text, self.context.tz)
+        if at_utc is None:
+            return False
+        self.parser.memory.note(at_utc)
+        return True
 
     def _recall_time(self) -> None:
         """The last record with a time of its own says everything."""

@@ -185,6 +185,12 @@ def is_access_time(stamp: str) -> bool:
     return stamp[7:11] not in ("0001", "9999") and _clf(stamp, UTC) is not None
 
 
+@lru_cache(MAX_CACHED)
+def access_time(stamp: str, tz: tzinfo) -> datetime | None:
+    """The instant of a stamp, or None where it is no time; `tz` is for one that names no offset."""
+    return _clf(stamp, tz)
+
+
 def _clf(stamp: str, tz: tzinfo) -> datetime | None:
     found = _CLF.fullmatch(stamp)
     if found is None or (month := MONTHS.get(found[2])) is None:

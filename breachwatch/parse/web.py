@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, tzinfo
 from functools import lru_cache
 from ipaddress import ip_address
 
@@ -15,7 +16,7 @@ from breachwatch.parse.context import ParseContext
 from breachwatch.parse.encoding import fully_decoded, percent_decoded
 from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.memory import Memory
-from breachwatch.parse.timestamp import AccessClock, is_access_time
+from breachwatch.parse.timestamp import AccessClock, access_time, is_access_time
 from breachwatch.parse.weberror import WebErrorReader
 
 Fields = dict[str, FieldValue]
@@ -28,7 +29,7 @@ _TIME = r"\[(\d\d/[A-Z][a-z]{2}/\d{4}:\d\d:\d\d:\d\d(?: [+-]\d{4})?)\]"
 _RESULT = r" (\d{3}) (\d{1,18}|-)"
 
 _PLAIN = re.compile(
-    r'([^ ]+) - ([^ "]+) \[([^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
+    r'([^ ]+) - ([^ "]+) \[(?P<stamp>[^]"]{20,26})\] "([A-Z]{1,32}) (/[^ "\\?]*)(?:\?([^ "\\]*))? HTTP/(\d(?:\.\d)?)"'
     r" (\d{3}) (\d{1,18}|-)"
     r'(?: "([^"\\]*)" "([^"\\]*)"( .*)?)?',
     re.ASCII | re.DOTALL,
@@ -292,6 +293,12 @@ def plain_parts(text: str, wanted: int) -> Parts | None:
 
 usual_parts = plain_parts if native is None else native.access_parts
 """The compiled ones where there are any."""
+
+
+def usual_time(text: str, tz: tzinfo) -> datetime | None:
+    """The instant of such a line; `tz` is for a stamp that names no offset."""
+    parts = usual_parts(text, 1 << _PLAIN.groupindex["stamp"] - 1)
+    return None if parts is None else access_time(parts[0], tz)
 
 
 def _said(part: str | None) -> str | None:

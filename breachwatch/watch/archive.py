@@ -183,11 +183,12 @@ class PackedTail:
         if self._at == 0:
             self._head = chunk[:HEAD_BYTES]
         self._at += len(chunk)
-        data = self._rest + chunk if self._rest else chunk
+        stop = self._cutter.whole_until(chunk)
+        data, rest = self._rest + memoryview(chunk)[:stop], chunk[stop:]  # copied once: whole lines are a block then
         pieces, used = self._cutter.cut(data)
         self.changed = True
         self._before = (self._before + data[max(0, used - TAIL_BYTES) : used])[-TAIL_BYTES:]
-        self._rest = data[used:]
+        self._rest = data[used:] + rest
         yield from pieces
 
     def _finish(self) -> Iterator[Piece]:
