@@ -126,7 +126,7 @@ class Scan:
                 yield gap_object(seen)
             before = pipeline.lines
             if options.count_only:
-                self._counts += pipeline.tally(seen, how)
+                self._counts.update(pipeline.tally(seen, how))
             else:
                 yield from self._told(pipeline.matches(seen, how))
             self._count(seen, pipeline.lines - before)

@@ -30,6 +30,7 @@ class Memory:
         """A line with a time of its own was read; `said` is what `last message repeated` would mean next."""
         self._at, self._said = at_utc, said
         self._knows_at = self._knows_said = True
+        self._catch_up = None
 
     def pass_over(self) -> datetime | None:
         """A line nobody could read: the last message is gone, the time known stays and is returned."""
@@ -67,6 +68,7 @@ class Memory:
         """Remember what was saved."""
         self._at, self._said = saved
         self._knows_at = self._knows_said = True
+        self._catch_up = None
 
     def forget(self, catch_up: Callable[[], None]) -> None:
         """Lines were skipped; `catch_up` restores this memory to what they would have left."""
