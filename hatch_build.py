@@ -1,4 +1,4 @@
-"""Compiles `breachwatch/model/_native.c` where a C compiler is at hand; without one everything works, only slower.
+"""Compiles `breachwatch/model/native/` where a C compiler is at hand; without one everything works, only slower.
 
 The binary uses the stable interface of CPython 3.11, so one is good for all later versions.
 """
@@ -18,22 +18,32 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-FLAGS = ("-O3", "-std=c11", "-fPIC", "-shared", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2")
+FLAGS = (
+    "-O3", "-std=c11", "-fPIC", "-shared", "-fvisibility=hidden", "-fstack-protector-strong", "-D_FORTIFY_SOURCE=2",
+)  # fmt: skip
+SOURCES = "breachwatch/model/native"
 NAME = "breachwatch/model/_native.abi3.so"
+
+
+def digest_of(folder: Path) -> str:
+    """What tells the sources from any others."""
+    found = hashlib.sha256()
+    for path in sorted((*folder.glob("*.c"), *folder.glob("*.h"))):
+        found.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
+    return found.hexdigest()
 
 
 def compile_native(root: Path) -> str:
     """Compile it into the tree; empty, or why it could not be."""
-    source, target = root / "breachwatch/model/_native.c", root / NAME
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    sources, target = root / SOURCES, root / NAME
     compiler = shlex.split(os.environ.get("CC", "cc"))
     if sys.implementation.name != "cpython" or platform.system() != "Linux":
         return "it is made for CPython on Linux"
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler ({compiler[0]})"
     made = target.with_suffix(".new")
-    include = ("-I", sysconfig.get_path("include"))
-    command = [*compiler, *FLAGS, f'-DSOURCE="{digest}"', *include, str(source), "-o", str(made)]
+    defined = (f'-DSOURCE="{digest_of(sources)}"', "-I", sysconfig.get_path("include"))
+    command = [*compiler, *FLAGS, *defined, *map(str, sorted(sources.glob("*.c"))), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         return next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())

@@ -14,11 +14,12 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from typing import Any
 
+from breachwatch.detect.hits import Narrow
 from breachwatch.detect.prefilter import MAX_LITERAL, beginning
 from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
 from breachwatch.detect.values import ANY, Text
 from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
-from breachwatch.model.passes import contains, lowered
+from breachwatch.model.passes import contains, lowered, native
 from breachwatch.model.rawform import RawForm
 
 MAX_LITERALS = 256
@@ -33,14 +34,17 @@ PASS_COST, SEARCH_COST = 8, 20
 MAX_NODES = 1_000
 """Parts of a condition that are looked at; of a longer one nothing is asked."""
 
+FEW_SEARCHES = 16
+"""So many literals, compiled code looks for one by one."""
+
+MAX_NARROWED, MAX_DEPTH, MAX_WANTED_BYTES = 256, 50, 65_535
+"""Rules that it takes together, how deep requirements may be, and how long literals."""
+
 MAX_GUARDS = 4_096
 """Guards that are kept; hostile lines could ask for any number."""
 
 Guard = Callable[[bytes], object]
 """Of a line in lower case (ASCII) without anything dirty: true if it holds what is required."""
-
-Narrow = Callable[[bytes], tuple[int, ...]]
-"""Of a line without anything dirty: those of the rules that it may match."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +110,9 @@ class Guards:
         asked = [guard for _, guard in left if guard is not None]
         if not asked:
             return rules, None
+        programs = [program(one) for _, one in folded if one != NEVER] if native is not None else [None]
+        if all(one is not None for one in programs) and len(programs) <= MAX_NARROWED:
+            return rules, native.Narrow(rules, tuple(programs))
         if len(left) == 1:
             (guard,) = asked
             return rules, lambda line: rules if guard(lowered(line)) else ()
@@ -309,6 +316,31 @@ def _some(parts: Iterable[Requirement]) -> Requirement:
     if patterns or values:
         others = {AnyOf(frozenset(patterns), frozenset(values)): None, **others}
     return next(iter(others)) if len(others) == 1 else Some(tuple(others))
+
+
+def program(required: Requirement, depth: int = 1) -> bytes | None:
+    """What native/narrow.c runs; None: it has no code for that, or Python's is faster."""
+    if depth > MAX_DEPTH:
+        return None
+    if isinstance(required, AnyOf):
+        literals = (*required.patterns, *required.values)
+        if len(literals) > FEW_SEARCHES or any(one.is_regex or len(one.data) > MAX_WANTED_BYTES for one in literals):
+            return None
+        parts: list[bytes | None] = [
+            kind + _counted(len(one.data)) + one.data
+            for kind, found in ((b"L", required.patterns), (b"V", required.values))
+            for one in sorted(found)
+        ]
+        kind = b"A"
+    else:
+        parts = [program(part, depth + 1) for part in required.parts]
+        kind = b"E" if isinstance(required, Every) else b"S"
+    known = [part for part in parts if part is not None]
+    return kind + _counted(len(parts)) + b"".join(known) if len(known) == len(parts) else None
+
+
+def _counted(number: int) -> bytes:
+    return number.to_bytes(2, "little")
 
 
 class _Writer:

@@ -11,8 +11,14 @@ from breachwatch.model.passes import native
 Hit = int | frozenset[int]
 """The number of the one pattern that is in a line, or the numbers of several."""
 
-Line = tuple[int, int, Hit]
-"""Where a line begins, where the next one does, and what was found in it."""
+Narrow = Callable[[bytes], tuple[int, ...]]
+"""Of a line without anything dirty: those of some rules that it may match."""
+
+Entry = tuple[tuple[int, ...] | None, Narrow | None]
+"""The rules that lines with a hit may match (None: any), and what dismisses some of them; None: nothing does."""
+
+Line = tuple[int, int, Hit, Entry | None]
+"""Where a line begins, where the next one does, what was found in it, and what is known of lines with this hit."""
 
 WEIGHT = "I"
 """Type code of an array of weights: 32 bits without a sign."""
@@ -29,11 +35,11 @@ class Hits(Protocol):
         """A hit: the offset behind its last byte, and the number of the pattern."""
         ...
 
-    def lines(self, data: bytes, weights: array[int], /) -> tuple[list[Line], int]:
+    def lines(self, data: bytes, weights: array[int], known: dict[Hit, Entry], /) -> tuple[list[Line], int, int]:
         """The lines of the block that hold hits, in order, and the sum of the weights of all hits; forgets the hits.
 
-        `data` holds whole lines. `weights`: by number of the pattern. Raises: ValueError, for a hit outside of the
-        block or without a weight; MemoryError.
+        `data` holds whole lines. `weights`: by number of the pattern. `known`: may dismiss lines; how many were, comes
+        last. Raises: ValueError, for a hit outside of the block or without a weight; MemoryError.
         """
         ...
 
@@ -53,8 +59,8 @@ class PlainHits:
         """A hit: the offset behind its last byte, and the number of the pattern."""
         self.found.append((stop, number))
 
-    def lines(self, data: bytes, weights: array[int], /) -> tuple[list[Line], int]:
-        """The lines of the block that hold hits; see `Hits`."""
+    def lines(self, data: bytes, weights: array[int], known: dict[Hit, Entry], /) -> tuple[list[Line], int, int]:
+        """The lines of the block that hold hits; see `Hits`. No line is dismissed here."""
         found, self.found = sorted(self.found), []
         if found and not (found[0][0] > 0 and found[-1][0] <= len(data)):
             raise ValueError("a hit lies outside the block, or has a number without a weight")
@@ -62,7 +68,7 @@ class PlainHits:
             work = sum([weights[number] for _, number in found])
         except IndexError:
             raise ValueError("a hit lies outside the block, or has a number without a weight") from None
-        lines: list[Line] = []
+        lines: list[tuple[int, int, Hit]] = []
         find, find_back = data.find, data.rfind
         start = end = 0
         numbers: set[int] = set()
@@ -77,7 +83,7 @@ class PlainHits:
                 numbers.add(number)
         if numbers:
             lines.append((start, end, _hit(numbers)))
-        return lines, work
+        return [(start, end, hit, known.get(hit)) for start, end, hit in lines], work, 0
 
 
 def _hit(numbers: set[int]) -> Hit:

@@ -13,8 +13,8 @@ from functools import cached_property
 from typing import NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
-from breachwatch.detect.guard import Guards, Narrow
-from breachwatch.detect.hits import WEIGHT, Hit, Line, new_hits
+from breachwatch.detect.guard import Guards
+from breachwatch.detect.hits import WEIGHT, Entry, Hit, Line, new_hits
 from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
@@ -47,10 +47,6 @@ MAX_KEPT_BYTES = 4 << 20
 
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
-
-
-_Candidates = tuple[tuple[int, ...] | None, Narrow | None]
-"""Rules, and what dismisses some of them; None: there is nothing more to ask."""
 
 
 class Candidate(NamedTuple):
@@ -147,7 +143,7 @@ class Plan:
         self._last_known: tuple[Hit, tuple[frozenset[Pattern], frozenset[Pattern]]] | None = None
         self._clearings = 0
         self._guards = Guards(rules, form, routed=scope.is_routed)
-        self._sets: dict[Hit, _Candidates] = {}
+        self._sets: dict[Hit, Entry] = {}
         self.kept_bytes = 0
         """Lines that are kept to learn from."""
         self._asks = self._dismissed = 0
@@ -159,19 +155,18 @@ class Plan:
         """
         count, flags = survey(data)
         self._scan(data, flags)
-        lines, work = self._found.lines(data, self._weights)
+        lines, work, dismissed = self._found.lines(data, self._weights, self._sets)
         self.work += work
         self.scanned_bytes += len(data)
         found: list[Candidate] = []
-        known, entry_of = self._sets.get, self._entry
-        let_through = 0
-        for start, end, hit in self._with_others(data, lines) if self.open else lines:
-            rules, narrow = known(hit) or entry_of(hit)
+        entry_of = self._entry
+        for start, end, hit, entry in self._with_others(data, lines) if self.open else lines:
+            rules, narrow = entry or entry_of(hit)
             if narrow is not None:
                 rules = narrow(data[start:end])
             if rules == ():
+                dismissed += 1
                 continue
-            let_through += 1
             if looked_at is not None:
                 looked_at.update(self.rules if rules is None else rules)
             verdict = None if judge is None or rules is None else judge(rules, hit, data[start : end - 1], self)
@@ -179,7 +174,7 @@ class Plan:
                 found.append(Candidate(start, end, rules, False, hit))
             elif verdict:
                 found.append(Candidate(start, end, verdict, True))
-        self._dismissed += max(0, len(lines) - let_through)
+        self._dismissed += dismissed
         return Look(count, found)
 
     @cached_property
@@ -208,10 +203,13 @@ class Plan:
             for stop in (*foreign_lines(data, digits=self.form.digits_fold), *_nuls(data)):
                 found.add(stop, dirty)
 
-    def _entry(self, hit: Hit) -> _Candidates:
+    def _entry(self, hit: Hit) -> Entry:
         """The rules of which a line with these hits is a candidate, and what dismisses some of them."""
+        known = self._sets.get(hit)  # another line of the same block may have had them first
+        if known is not None:
+            return known
         numbers = (hit,) if isinstance(hit, int) else hit
-        entry: _Candidates
+        entry: Entry
         if not numbers:
             entry = self.open, None
         elif max(numbers) >= self._dirty:
@@ -231,7 +229,7 @@ class Plan:
         """True if asking about more combinations is worth it, as far as it was till now."""
         return self._asks < FREE_ASKS + self._dismissed // FREE_ASKS
 
-    def ask(self, hit: Hit, rules: tuple[int, ...], seen: Sequence[bytes]) -> _Candidates:
+    def ask(self, hit: Hit, rules: tuple[int, ...], seen: Sequence[bytes]) -> Entry:
         """From now on, ask more of lines with these hits, of which some were `seen`, in lower case."""
         self._asks += 1
         there, absent = self._known(hit)
@@ -250,7 +248,7 @@ class Plan:
         return self._last_known[1]
 
     def _with_others(self, data: bytes, lines: list[Line]) -> Iterator[Line]:
-        """The same, and every line in which nothing was found, for the open rules."""
+        """The same, and every line in which nothing was found, for the open rules, which are never dismissed."""
         at = 0
         for line in lines:
             yield from _lines(data, at, line[0])
@@ -304,7 +302,7 @@ def _in_scope(rule: Rule, form: RawForm, scope: Scope) -> bool:
 def _lines(data: bytes, start: int, stop: int) -> Iterator[Line]:
     while start < stop:
         end = data.find(b"\n", start, stop) + 1 or stop
-        yield start, end, frozenset()
+        yield start, end, frozenset(), None
         start = end
 
 

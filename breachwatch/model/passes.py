@@ -1,6 +1,6 @@
 """What one pass over bytes tells or makes: how many lines there are, what else is in them, if they hold a word.
 
-Compiled (`_native.c`) or with StringZilla at memory speed; where neither is, by what Python has, several times slower.
+Compiled (`native/`) or with StringZilla at memory speed; where neither is, by what Python has, several times slower.
 """
 
 from __future__ import annotations

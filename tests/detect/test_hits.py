@@ -32,7 +32,7 @@ def expected(data: bytes, hits: list[tuple[int, int]]):
         if numbers:
             lines.append((start, end, numbers.pop() if len(numbers) == 1 else frozenset(numbers)))
         start = end
-    return lines, sum(number for _, number in hits)
+    return [(*line, None) for line in lines], sum(number for _, number in hits), 0
 
 
 @given(blocks())
@@ -45,8 +45,8 @@ def test_lines_are_those_that_hold_hits(case):
                 collected.add(stop, number)
             else:
                 collected.note(number, 0, stop, 0, None)
-        assert collected.lines(data, WEIGHTS) == expected(data, hits)
-        assert collected.lines(data, WEIGHTS) == ([], 0), "they are forgotten"
+        assert collected.lines(data, WEIGHTS, {}) == expected(data, hits)
+        assert collected.lines(data, WEIGHTS, {}) == ([], 0, 0), "they are forgotten"
 
 
 @pytest.mark.parametrize("make", MADE)
@@ -54,7 +54,7 @@ def test_thousands_of_hits_are_kept(make):
     data, collected = b"abc\n" * 5_000, make()
     for place in reversed(range(5_000)):
         collected.add(4 * place + 2, place % 3)
-    lines, work = collected.lines(data, WEIGHTS)
+    lines, work, _ = collected.lines(data, WEIGHTS, {})
     assert [line[2] for line in lines] == [place % 3 for place in range(5_000)]
     assert work == sum(place % 3 for place in range(5_000))
 
@@ -66,11 +66,11 @@ def test_no_hit_outside_of_the_block_or_without_a_weight_is_taken(make, hit):
     collected.add(2, 1)
     collected.add(*hit)
     with pytest.raises(ValueError, match="outside the block"):
-        collected.lines(b"abcd\n", WEIGHTS)
-    assert collected.lines(b"abcd\n", WEIGHTS) == ([], 0)
+        collected.lines(b"abcd\n", WEIGHTS, {})
+    assert collected.lines(b"abcd\n", WEIGHTS, {}) == ([], 0, 0)
 
 
-@pytest.mark.skipif(native is None, reason="nobody compiled _native.c")
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
 @pytest.mark.parametrize("hit", [(0, 0), (1 << 40, 0), (1, 1 << 24), (-1, 0), (1, -1), ("1", 0)])
 def test_what_does_not_fit_is_refused(hit):
     collected = native.Hits()
@@ -78,12 +78,12 @@ def test_what_does_not_fit_is_refused(hit):
         collected.add(*hit)
 
 
-@pytest.mark.skipif(native is None, reason="nobody compiled _native.c")
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
 def test_a_hit_that_was_lost_is_told_though_the_scanner_swallows_errors():
     collected = native.Hits()
     collected.add(1, 0)
     with pytest.raises(OverflowError):
         collected.note(1 << 24, 0, 1, 0, None)
     with pytest.raises(MemoryError):
-        collected.lines(b"\n", WEIGHTS)
-    assert collected.lines(b"\n", WEIGHTS) == ([], 0)
+        collected.lines(b"\n", WEIGHTS, {})
+    assert collected.lines(b"\n", WEIGHTS, {}) == ([], 0, 0)

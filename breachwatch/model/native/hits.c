@@ -1,0 +1,220 @@
+/* Where patterns were found in a block, and the lines that they are in. */
+
+#include "native.h"
+
+enum { SHIFT = 24, FIRST_ROOM = 1024 };
+static const uint64_t NUMBERS = ((uint64_t)1 << SHIFT) - 1;
+
+typedef struct {
+    PyObject_HEAD
+    uint64_t *found; /* offset behind the hit, then the number of the pattern in the lowest bits */
+    size_t size, room;
+    int is_full; /* there was no memory for a hit: `lines` says so, whoever called `note` may not listen */
+} Hits;
+
+static int keep(Hits *self, unsigned long long stop, unsigned long long number) {
+    if (stop == 0 || stop >> (64 - SHIFT) || number > NUMBERS) {
+        self->is_full = 1;
+        PyErr_SetString(PyExc_OverflowError, "no such place, or no such pattern");
+        return -1;
+    }
+    if (self->size == self->room) {
+        size_t room = self->room ? 2 * self->room : FIRST_ROOM;
+        uint64_t *more = realloc(self->found, room * sizeof *more);
+        if (more == NULL) {
+            self->is_full = 1;
+            PyErr_NoMemory();
+            return -1;
+        }
+        self->found = more;
+        self->room = room;
+    }
+    self->found[self->size++] = (uint64_t)stop << SHIFT | number;
+    return 0;
+}
+
+static PyObject *noted(Hits *self, PyObject *number, PyObject *stop) {
+    unsigned long long to = PyLong_AsUnsignedLongLong(stop);
+    if (to == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    unsigned long long which = PyLong_AsUnsignedLongLong(number);
+    if (which == (unsigned long long)-1 && PyErr_Occurred()) return NULL;
+    if (keep(self, to, which) < 0) return NULL;
+    Py_RETURN_NONE;
+}
+
+static PyObject *hits_note(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 5) return PyErr_Format(PyExc_TypeError, "note takes 5 arguments, not %zd", count);
+    return noted((Hits *)self, args[0], args[2]);
+}
+
+static PyObject *hits_add(PyObject *self, PyObject *const *args, Py_ssize_t count) {
+    if (count != 2) return PyErr_Format(PyExc_TypeError, "add takes 2 arguments, not %zd", count);
+    return noted((Hits *)self, args[1], args[0]);
+}
+
+static int by_place(const void *one, const void *other) {
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+    return (a > b) - (a < b);
+}
+
+static void sort(uint64_t *found, size_t size) {
+    for (size_t i = 1; i < size; i++)
+        if (found[i - 1] > found[i]) {
+            qsort(found, size, sizeof *found, by_place);
+            return;
+        }
+}
+
+/* Offset behind the last line feed in data[least:stop], or `least`. */
+static size_t line_start(const uint8_t *data, size_t least, size_t stop) {
+#ifdef __GLIBC__
+    const uint8_t *feed = memrchr(data + least, '\n', stop - least);
+    return feed ? (size_t)(feed - data) + 1 : least;
+#else
+    while (stop > least && data[stop - 1] != '\n') stop--;
+    return stop;
+#endif
+}
+
+/* The number of the one pattern in these hits, or a frozenset of the numbers. */
+static PyObject *hit_of(const uint64_t *found, size_t size) {
+    uint64_t first = found[0] & NUMBERS;
+    size_t i = 1;
+    while (i < size && (found[i] & NUMBERS) == first) i++;
+    if (i == size) return PyLong_FromUnsignedLongLong(first);
+    PyObject *numbers = PyList_New(0);
+    if (numbers == NULL) return NULL;
+    uint64_t last = NUMBERS + 1;
+    for (i = 0; i < size; i++) {
+        uint64_t number = found[i] & NUMBERS;
+        if (number == last) continue;
+        last = number;
+        PyObject *item = PyLong_FromUnsignedLongLong(number);
+        if (item == NULL || PyList_Append(numbers, item) < 0) {
+            Py_XDECREF(item);
+            Py_DECREF(numbers);
+            return NULL;
+        }
+        Py_DECREF(item);
+    }
+    PyObject *set = PyFrozenSet_New(numbers);
+    Py_DECREF(numbers);
+    return set;
+}
+
+/* What is known of lines with a hit, for one of them: its entry, with the rules that it may match where a Narrow says so;
+   None where nothing is known. A new reference. */
+static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, size_t size) {
+    PyObject *entry = PyDict_GetItemWithError(known, hit);
+    if (entry == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
+    if (!PyTuple_Check(entry) || PyTuple_Size(entry) != 2)
+        return PyErr_Format(PyExc_TypeError, "an entry is a tuple of two");
+    PyObject *narrow = PyTuple_GetItem(entry, 1);
+    if (Py_TYPE(narrow) != narrow_type) return Py_NewRef(entry);
+    PyObject *rules = narrowed(narrow, line, size);
+    return rules == NULL ? NULL : Py_BuildValue("(NO)", rules, Py_None);
+}
+
+static int is_dismissed(PyObject *entry) {
+    PyObject *rules = entry == Py_None ? entry : PyTuple_GetItem(entry, 0);
+    return PyTuple_Check(rules) && PyTuple_Size(rules) == 0 && PyTuple_GetItem(entry, 1) == Py_None;
+}
+
+/* Appends (start, end, hit, entry) for each line that holds a hit and may match; the number of the others, or -1. */
+static Py_ssize_t append_lines(PyObject *lines, const uint64_t *found, size_t count, const uint8_t *data, size_t size,
+                               PyObject *known) {
+    Py_ssize_t dismissed = 0;
+    size_t i = 0, end = 0;
+    while (i < count) {
+        size_t stop = (size_t)(found[i] >> SHIFT);
+        size_t start = line_start(data, end, stop - 1);
+        const uint8_t *feed = memchr(data + stop - 1, '\n', size - (stop - 1));
+        end = feed ? (size_t)(feed - data) + 1 : size;
+        size_t first = i;
+        while (i < count && found[i] >> SHIFT <= end) i++;
+        PyObject *hit = hit_of(found + first, i - first);
+        if (hit == NULL) return -1;
+        PyObject *entry = entry_of(known, hit, data + start, end - start);
+        if (entry == NULL || is_dismissed(entry)) {
+            Py_DECREF(hit);
+            if (entry == NULL) return -1;
+            Py_DECREF(entry);
+            dismissed++;
+            continue;
+        }
+        PyObject *line = Py_BuildValue("(nnNN)", (Py_ssize_t)start, (Py_ssize_t)end, hit, entry);
+        if (line == NULL) return -1;
+        int failed = PyList_Append(lines, line);
+        Py_DECREF(line);
+        if (failed < 0) return -1;
+    }
+    return dismissed;
+}
+
+static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t count) {
+    Hits *self = (Hits *)object;
+    if (count != 3 || !PyDict_Check(args[2])) return PyErr_Format(PyExc_TypeError, "lines takes data, weights, a dict");
+    size_t found = self->size;
+    self->size = 0;
+    if (self->is_full) {
+        self->is_full = 0;
+        return PyErr_NoMemory();
+    }
+    Py_buffer data, weights;
+    if (PyObject_GetBuffer(args[0], &data, PyBUF_SIMPLE) < 0) return NULL;
+    if (PyObject_GetBuffer(args[1], &weights, PyBUF_SIMPLE) < 0) {
+        PyBuffer_Release(&data);
+        return NULL;
+    }
+    sort(self->found, found);
+    uint64_t work = 0;
+    Py_ssize_t dismissed = 0;
+    PyObject *lines = NULL, *result = NULL;
+    size_t known = (size_t)weights.len / sizeof(uint32_t);
+    int is_sound = found == 0 || self->found[found - 1] >> SHIFT <= (uint64_t)data.len;
+    for (size_t i = 0; i < found && is_sound; i++) {
+        uint64_t number = self->found[i] & NUMBERS;
+        if (number >= known)
+            is_sound = 0;
+        else
+            work += ((const uint32_t *)weights.buf)[number];
+    }
+    if (!is_sound)
+        PyErr_SetString(PyExc_ValueError, "a hit lies outside the block, or has a number without a weight");
+    else if ((lines = PyList_New(0)) != NULL &&
+             (dismissed = append_lines(lines, self->found, found, data.buf, (size_t)data.len, args[2])) >= 0)
+        result = Py_BuildValue("(OKn)", lines, (unsigned long long)work, dismissed);
+    Py_XDECREF(lines);
+    PyBuffer_Release(&weights);
+    PyBuffer_Release(&data);
+    return result;
+}
+
+static void hits_free(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
+    free(((Hits *)object)->found);
+    release(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef hits_methods[] = {
+    {"note", (PyCFunction)(void (*)(void))hits_note, METH_FASTCALL, "A hit as Hyperscan tells of it."},
+    {"add", (PyCFunction)(void (*)(void))hits_add, METH_FASTCALL, "A hit: the offset behind it, and the pattern."},
+    {"lines", (PyCFunction)(void (*)(void))hits_lines, METH_FASTCALL, "Lines with hits, and their work; forgets them."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot hits_slots[] = {
+    {Py_tp_methods, hits_methods},
+    {Py_tp_dealloc, (void *)hits_free},
+    {Py_tp_doc, "Where patterns were found in a block."},
+    {0, NULL},
+};
+
+PyType_Spec hits_spec = {
+    .name = "breachwatch.model._native.Hits",
+    .basicsize = sizeof(Hits),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = hits_slots,
+};

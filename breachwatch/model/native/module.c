@@ -1,0 +1,34 @@
+/* breachwatch.model._native */
+
+#include "native.h"
+
+static int add(PyObject *module, const char *name, PyObject *type) {
+    if (type == NULL) return -1;
+    int failed = PyModule_AddObjectRef(module, name, type);
+    Py_DECREF(type);
+    return failed;
+}
+
+static int fill(PyObject *module) {
+    PyObject *narrow = PyType_FromSpec(&narrow_spec);
+    narrow_type = (PyTypeObject *)narrow;
+    if (add(module, "Narrow", narrow) < 0 || add(module, "Hits", PyType_FromSpec(&hits_spec)) < 0) return -1;
+    return PyModule_AddStringConstant(module, "SOURCE", SOURCE);
+}
+
+static PyMethodDef functions[] = {
+    {"survey", survey, METH_O, "Line feeds in a block, and flags of what else is in it."},
+    {"access_parts", (PyCFunction)(void (*)(void))access_parts, METH_FASTCALL, "Parts of an access line, by a mask."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyModuleDef_Slot slots[] = {{Py_mod_exec, (void *)fill}, {0, NULL}};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT,
+    .m_name = "breachwatch.model._native",
+    .m_methods = functions,
+    .m_slots = slots,
+};
+
+PyMODINIT_FUNC PyInit__native(void) { return PyModuleDef_Init(&definition); }

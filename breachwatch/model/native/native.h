@@ -1,0 +1,34 @@
+/* Passes over raw bytes at memory speed: what passes.py, detect/hits.py, detect/guard.py and parse/web.py do in Python, for
+   where a compiler was at hand.
+
+   Every function gives what its twin in Python gives; tests compare the two on any bytes. All input is hostile: no offset
+   that a caller names is used before it was held against the size of the block. Whoever calls holds the lock of the
+   interpreter, which also guards what is static here. */
+
+#ifndef BREACHWATCH_NATIVE_H
+#define BREACHWATCH_NATIVE_H
+
+#define _GNU_SOURCE
+#define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030b0000 /* one binary for CPython 3.11 and all later ones */
+#include <Python.h>
+
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* survey.c */
+PyObject *survey(PyObject *module, PyObject *data);
+
+/* access.c */
+PyObject *access_parts(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* narrow.c */
+extern PyTypeObject *narrow_type;
+extern PyType_Spec narrow_spec;
+PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
+
+/* hits.c */
+extern PyType_Spec hits_spec;
+
+#endif
