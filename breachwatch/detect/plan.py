@@ -174,6 +174,8 @@ class Plan:
                 found.append(Candidate(start, end, rules, False, hit))
             elif verdict:
                 found.append(Candidate(start, end, verdict, True))
+                if type(narrow) is _Unasked:
+                    narrow.matched += 1
         self._dismissed += dismissed
         return Look(count, found)
 
@@ -236,6 +238,11 @@ class Plan:
         entry = self._sets[hit] = self._guards.narrow(rules, there, absent, seen)
         return entry
 
+    def leave(self, hit: Hit, rules: tuple[int, ...]) -> tuple[int, ...]:
+        """From now on, ask nothing of lines with these hits: most of them match. Gives the rules."""
+        self._sets[hit] = rules, None
+        return rules
+
     def simplified(self, index: int, hit: Hit) -> Condition:
         """The condition of a rule without what cannot hold in lines with these hits, and only these."""
         return self._guards.simplified(index, *self._known(hit))
@@ -260,14 +267,16 @@ class Plan:
 class _Unasked:
     """Stands for what dismisses rules of lines with these hits, until such lines came often enough."""
 
-    __slots__ = ("_hit", "_plan", "_rules", "_seen", "_times")
+    __slots__ = ("_hit", "_many", "_plan", "_rules", "_seen", "_times", "matched")
 
     def __init__(self, plan: Plan, hit: Hit, rules: tuple[int, ...], times: int) -> None:
         self._plan = plan
         self._hit = hit
         self._rules = rules
-        self._times = times
+        self._times = self._many = times
         self._seen: list[bytes] = []
+        self.matched = 0
+        """Of these lines, those that were found to match: no guard would have dismissed them."""
 
     def __call__(self, line: bytes) -> tuple[int, ...]:
         self._times -= 1
@@ -279,6 +288,8 @@ class _Unasked:
             return self._rules
         seen, self._seen = self._seen, []
         plan.kept_bytes -= min(plan.kept_bytes, sum(map(len, seen)))
+        if 2 * self.matched > self._many:
+            return plan.leave(self._hit, self._rules)
         if not plan.may_ask:
             self._times = WORTH_IT
             return self._rules
