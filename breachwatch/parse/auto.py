@@ -11,7 +11,7 @@ from breachwatch.parse.auditd import AuditdParser
 from breachwatch.parse.context import ParseContext, Reader
 from breachwatch.parse.event import unparsable, visible_text
 from breachwatch.parse.journal import JournalParser
-from breachwatch.parse.jsonlines import JsonParser
+from breachwatch.parse.jsonlines import REALTIME, JsonParser
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.syslog import SyslogParser
 from breachwatch.parse.web import WebParser
@@ -53,7 +53,7 @@ def _shape(data: bytes) -> str:
     """What one line looks like; empty where nothing fits."""
     head = data[:4096].lstrip()
     if head.startswith(b"{"):
-        return "journal" if b'"__REALTIME_TIMESTAMP"' in data else "json"
+        return "journal" if REALTIME.encode() in data else "json"
     known = next((name for name, shape in _SHAPES if shape.match(head)), "")
     return known or ("web" if _ACCESS.match(head) else "")
 
@@ -116,7 +116,7 @@ class AutoParser:
 
     @staticmethod
     def _is_journal(line: RawLine) -> bool:
-        return b'"__REALTIME_TIMESTAMP"' in line.data
+        return REALTIME.encode() in line.data
 
     def _reader(self, shape: str) -> Reader:
         shape = "syslog" if shape == "syslog5424" else shape  # one reader knows both, and the running year

@@ -31,6 +31,9 @@ _NANOSECONDS_FROM = 10**17
 
 _decoder = msgspec.json.Decoder()
 
+REALTIME = '"__REALTIME_TIMESTAMP"'
+"""`auto` reads a record that holds this as one of the journal."""
+
 DATASETS: Mapping[str, LogSource] = {
     "nginx.access": LogSource("nginx", "webserver", ""),
     "nginx.error": LogSource("nginx", "webserver", "error"),
@@ -152,6 +155,14 @@ def record_time(record: Mapping[str, FieldValue], context: ParseContext) -> date
     return None
 
 
+def time_in(data: bytes, context: ParseContext) -> datetime | None:
+    """The instant that the record of a line names, all that is remembered of it; None: the line has to be parsed."""
+    if REALTIME.encode() in data:
+        return None
+    record = decoded_record(data)
+    return None if isinstance(record, str) else record_time(record, context)
+
+
 def epoch_time(value: float) -> datetime | None:
     """Seconds, milli-, micro- or nanoseconds since 1970; which of them, the size tells."""
     for start, unit in ((_NANOSECONDS_FROM, 1e9), (_MICROSECONDS_FROM, 1e6), (_MILLISECONDS_FROM, 1e3), (0, 1.0)):
@@ -175,7 +186,7 @@ def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     return _logsource(*map(_name, map(record.get, LOGSOURCE_FIELDS)))
 
 
-def _name(value: FieldValue) -> str:
+def _name(value: object) -> str:
     return value if isinstance(value, str) and len(value) <= MAX_NAME else ""
 
 
@@ -185,6 +196,7 @@ _Source = msgspec.defstruct(
     rename={f"f{number}": name for number, name in enumerate(("event.dataset", "event", *LOGSOURCE_FIELDS))},
     gc=False,
 )
+_NO_DATASET = (msgspec.UNSET, msgspec.UNSET)
 _source_decoder = msgspec.json.Decoder(_Source)
 
 
@@ -194,7 +206,10 @@ def source_in(data: bytes) -> LogSource | None:
         record = _source_decoder.decode(data)
     except (msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
         return None
-    named = zip(_Source.__struct_encode_fields__, msgspec.structs.astuple(record), strict=True)
+    values = msgspec.structs.astuple(record)
+    if values[:2] == _NO_DATASET:
+        return _logsource(*map(_name, values[2:]))
+    named = zip(_Source.__struct_encode_fields__, values, strict=True)
     return logsource_of({name: value for name, value in named if value is not msgspec.UNSET})
 
 

@@ -13,6 +13,7 @@ from breachwatch.model import Block, RawLine
 from breachwatch.model.rawform import Usual
 from breachwatch.parse.context import ParseContext, Parser
 from breachwatch.parse.event import MAX_LINE_BYTES
+from breachwatch.parse.jsonlines import time_in
 from breachwatch.parse.memory import Saved
 from breachwatch.parse.rawform import FORMS, last_time_key
 
@@ -80,6 +81,10 @@ class Skipped:
                 self.parser.memory.restore(self.saved)
                 return
             start = max(self.start, data.rfind(b"\n", self.start, place) + 1)
+            at_utc = time_in(data[start : data.find(b"\n", place)], self.context)
+            if at_utc is not None:
+                self.parser.memory.note(at_utc)
+                return
             if self._says_all(start, data.find(b"\n", place) + 1):
                 return
             stop = start
