@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import re
+from array import array
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from breachwatch.detect.foreign import foreign_lines
-from breachwatch.detect.guard import Guards
+from breachwatch.detect.guard import AnyOf, Every, Guards, Requirement, Some, program
+from breachwatch.detect.hits import WEIGHT
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rawregex import stretch
 from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Regex, Rule, Text
 from breachwatch.detect.values import ANY, Scalar
 from breachwatch.detect.witness import Pattern, with_endings
 from breachwatch.model import Level, LogSource, RuleRef
+from breachwatch.model.passes import native
 from breachwatch.parse.rawform import FORMS
 
 JSON = FORMS["json"]
@@ -227,3 +230,70 @@ def test_in_a_record_it_is_for_it_may_be_a_name():
     there = frozenset({Pattern(is_regex=False, data=b"union select")})
     condition = word("union select")
     assert Guards([rule(condition)], JSON, routed=False).simplified(0, there, frozenset()) == condition
+
+
+LITERALS = st.text("abAB", min_size=1, max_size=3).map(lambda text: Pattern(is_regex=False, data=text.lower().encode()))
+STRINGS = st.text("ab", max_size=2).map(lambda text: Pattern(is_regex=False, data=f'"{text}"'.encode()))
+REQUIREMENTS = st.recursive(
+    st.builds(AnyOf, st.frozensets(LITERALS, max_size=3), st.frozensets(STRINGS, max_size=2)),
+    lambda parts: st.lists(parts, max_size=3).map(tuple).flatmap(lambda few: st.sampled_from([Every(few), Some(few)])),
+    max_leaves=6,
+)
+CODES = st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"\0\0", b"\1\0", b"\2\0"])
+LINES = st.lists(st.sampled_from(["a", "b", "A", "B", '"', ":", ",", " ", "\t", "\x0b", "é"]), max_size=30).map("".join)
+
+
+def is_met(required: Requirement, line: bytes) -> bool:
+    """As the words say it."""
+    if isinstance(required, AnyOf):
+        low = line.lower()
+        return any(one.data in low for one in required.patterns) or any(
+            re.search(re.escape(one.data) + rb"\s*[^\s:]", low) for one in required.values
+        )
+    found = [is_met(part, line) for part in required.parts]
+    return all(found) if isinstance(required, Every) else any(found)
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+@given(st.lists(REQUIREMENTS, min_size=1, max_size=3), LINES)
+@example([AnyOf(frozenset(), frozenset({Pattern(is_regex=False, data=b'"a"')}))], '"a":"a"')
+@example([AnyOf(frozenset(), frozenset({Pattern(is_regex=False, data=b'"a"')}))], '"a" ')
+def test_compiled_guards_say_what_the_requirement_says(required, line):
+    data = line.encode() + b"\n"
+    rules = tuple(range(7, 7 + len(required)))
+    narrow = native.Narrow(rules, tuple(program(one) for one in required))
+    kept = tuple(rule for rule, one in zip(rules, required, strict=True) if is_met(one, data))
+    assert narrow(data) == kept
+    hits = native.Hits()
+    hits.add(1, 0)
+    lines, _, dismissed = hits.lines(data, array(WEIGHT, [1]), {0: (rules, narrow)})
+    assert (lines, dismissed) == ([(0, len(data), 0, (kept, None))] if kept else [], 0 if kept else 1)
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+@given(
+    st.binary(max_size=12)
+    | st.lists(st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"\0\0", b"\1\0"]), max_size=9).map(b"".join)
+)
+def test_no_program_that_is_none_is_run(code):
+    try:
+        narrow = native.Narrow((1,), (code,))
+    except ValueError:
+        return
+    assert narrow(b'"a": 1\n') in {(), (1,)}
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+def test_a_program_is_held_against_its_bounds():
+    deep = Every((AnyOf(frozenset({Pattern(is_regex=False, data=b"a")})),))
+    for _ in range(60):
+        deep = Every((deep,))
+    assert program(deep) is None
+    assert program(AnyOf(frozenset({Pattern(is_regex=False, data=b"a" * 70_000)}))) is None
+    assert program(AnyOf(frozenset({Pattern(is_regex=True, data=b"a")}))) is None
+    with pytest.raises(ValueError, match="none"):
+        native.Narrow((1,), (b"E\1\0" * 60 + b"A\0\0",))
+    with pytest.raises(ValueError, match="2 rules, 1 programs"):
+        native.Narrow((1, 2), (b"A\0\0",))
+    long_line = b"x" * 100_000 + b"needle\n"
+    assert native.Narrow((1,), (b"A\1\0L\6\0needle",))(long_line) == (1,)
