@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.detect import eventscan, eventview, partial, plan, sample
+from breachwatch.detect import eventscan, eventview, guard, partial, plan, sample
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.hits import PlainHits
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Or, Regex, Rule, Text
 from breachwatch.detect.ruleset import RuleSet
@@ -24,6 +25,7 @@ from breachwatch.detect.selector import Selector
 from breachwatch.detect.values import ANY
 from breachwatch.detect.witness import Pattern
 from breachwatch.model import Block, Event, Level, LogSource, RawLine, RuleRef
+from breachwatch.model.passes import passes
 from breachwatch.model.rawform import RawForm
 from tests.detect import forge
 
@@ -37,12 +39,17 @@ NO_SOURCE = LogSource()
 FORMATS = ("json", "syslog", "nginx", "apache", "auto", "auditd")
 
 
-@pytest.fixture(autouse=True, params=[True, False], ids=["code", "no code"])
+@pytest.fixture(autouse=True, params=["code", "code, nothing compiled", "no code"])
 def _generated_code_from_the_first_line_on(monkeypatch, request):
-    """Combinations of rules get code when they come often: here at once, or never."""
+    """Combinations of rules get code when they come often: here at once, or never. And with Python's passes alone."""
+    has_code = request.param != "no code"
     for module in (eventview, partial, plan):
-        monkeypatch.setattr(module, "WORTH_IT", 1 if request.param else 10**9)
-    monkeypatch.setattr(partial, "HOT", 2 if request.param else 10**9)
+        monkeypatch.setattr(module, "WORTH_IT", 1 if has_code else 10**9)
+    monkeypatch.setattr(partial, "HOT", 2 if has_code else 10**9)
+    if request.param == "code, nothing compiled":
+        monkeypatch.setattr(plan, "survey", passes("").survey)
+        monkeypatch.setattr(plan, "new_hits", PlainHits)
+        monkeypatch.setattr(guard, "native", None)
 
 
 @pytest.fixture(autouse=True)
