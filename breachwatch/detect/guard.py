@@ -16,9 +16,9 @@ from typing import Any
 
 from breachwatch.detect.hits import Narrow
 from breachwatch.detect.prefilter import MAX_LITERAL, beginning
-from breachwatch.detect.rule import And, Condition, Keyword, Not, Or, Rule
+from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Rule
 from breachwatch.detect.values import ANY, Text
-from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, with_endings
+from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, text_runs, with_endings
 from breachwatch.model.passes import contains, lowered, native
 from breachwatch.model.rawform import RawForm
 
@@ -48,11 +48,29 @@ Guard = Callable[[bytes], object]
 
 
 @dataclass(frozen=True, slots=True)
+class FieldTexts:
+    """A field of a JSON record, under one of its names, is no string, or a string that passes a test.
+
+    Asked by compiled code only: what it needs is asked elsewhere.
+    """
+
+    names: tuple[bytes, ...]
+    """The last parts of the names."""
+    test: bytes
+    """`=`, `<`, `>` or `*`: it is, begins with, ends with or holds the text."""
+    text: bytes
+    """As JSON writes it, in lower case."""
+    needs: Requirement
+    """What a line with such a field holds."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnyOf:
     """At least one of the patterns is in the line; of the `values`, one that is no name of a JSON record."""
 
     patterns: frozenset[Pattern]
     values: frozenset[Pattern] = frozenset()
+    fields: frozenset[FieldTexts] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +93,7 @@ Requirement = AnyOf | Every | Some
 ALWAYS = And(())
 """Holds of every event."""
 
+_NAME = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
 _PRINTABLE = re.compile(r"[\x20-\x7e]+")
 
 NOTHING = Every(())
@@ -222,9 +241,34 @@ class _Reader:
         presence = self._extractor.presence(leaf)
         said = [option for option in options if option not in presence]
         in_values = bool(said) and self._extractor.is_in_string(leaf)
-        parts = [_any_of(option, in_values=in_values) for option in said or options]
+        parts: list[Requirement] = [_any_of(option, in_values=in_values) for option in said or options]
+        if in_values and native is not None:
+            needs = _every(parts)
+            parts = [AnyOf(frozenset(), fields=frozenset({one})) for one in _field_texts(leaf, needs)] or parts
         expressions = frozenset() if negated else self._extractor.expressions(leaf)
         return _every([*parts, AnyOf(expressions)] if expressions else parts)
+
+
+def _field_texts(leaf: Condition, needs: Requirement) -> list[FieldTexts]:
+    """What the value of the leaf's field has to pass, if that is a string."""
+    if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Text):
+        return []
+    names = [name.rpartition(".")[2] for name in (leaf.field, *leaf.also)]
+    if not all(_NAME.fullmatch(name) for name in names):
+        return []
+    quoted = tuple(sorted({name.lower().encode() + b'"' for name in names}))
+    found = []
+    for text, begins, ends in text_runs(leaf.value):
+        for run in _PRINTABLE.finditer(text):
+            first, last = begins and run.start() == 0, ends and run.end() == len(text)
+            test = b"=" if first and last else b"<" if first else b">" if last else b"*"
+            found.append(FieldTexts(quoted, test, _written(run[0].lower()), needs))
+    return found
+
+
+def _written(text: str) -> bytes:
+    """Printable ASCII as JSON writes it."""
+    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
 
 
 def _any_of(patterns: Iterable[Pattern], *, in_values: bool = False) -> AnyOf:
@@ -252,7 +296,8 @@ def _folded(required: Requirement, there: AbstractSet[Pattern], absent: Abstract
         return NOTHING
     patterns = required.patterns - absent
     values = frozenset(value for value, ways in endings.items() if value not in absent and not ways <= absent)
-    return AnyOf(patterns, values) if patterns or values else NEVER
+    fields = frozenset(one for one in required.fields if _folded(one.needs, there, absent) != NEVER)
+    return AnyOf(patterns, values, fields) if patterns or values or fields else NEVER
 
 
 def _telling(required: Requirement, seen: Sequence[bytes]) -> Requirement:
@@ -270,7 +315,7 @@ def _cost(required: Requirement) -> int:
         return sum(map(_cost, required.parts))
     literals = sum(not one.is_regex for one in required.patterns)
     expressions = len(required.patterns) - literals
-    return min(literals, PASS_COST) + SEARCH_COST * expressions + 2 * len(required.values)
+    return min(literals, PASS_COST) + SEARCH_COST * expressions + 2 * len(required.values) + 2 * len(required.fields)
 
 
 def _is_met(required: Requirement, line: bytes) -> bool:
@@ -278,6 +323,9 @@ def _is_met(required: Requirement, line: bytes) -> bool:
         return all(_is_met(part, line) for part in required.parts)
     if isinstance(required, Some):
         return any(_is_met(part, line) for part in required.parts)
+    if required.fields:
+        code = program(required)
+        return code is None or bool(native.Narrow((0,), (code,))(line))
     return any(
         re.search(one.data.lower(), line) is not None if one.is_regex else one.data in line for one in required.patterns
     ) or any(re.search(_value(one.data), line) for one in required.values)
@@ -301,6 +349,7 @@ def _some(parts: Iterable[Requirement]) -> Requirement:
     """One of the parts; those that are sets of patterns become one set."""
     patterns: set[Pattern] = set()
     values: set[Pattern] = set()
+    fields: set[FieldTexts] = set()
     others: dict[Requirement, None] = {}
     for part in parts:
         if part == NOTHING:
@@ -309,12 +358,13 @@ def _some(parts: Iterable[Requirement]) -> Requirement:
             if isinstance(one, AnyOf):
                 patterns |= one.patterns
                 values |= one.values
+                fields |= one.fields
             else:
                 others[one] = None
-    if len(patterns) + len(values) > MAX_LITERALS:
+    if len(patterns) + len(values) + len(fields) > MAX_LITERALS:
         return NOTHING
-    if patterns or values:
-        others = {AnyOf(frozenset(patterns), frozenset(values)): None, **others}
+    if patterns or values or fields:
+        others = {AnyOf(frozenset(patterns), frozenset(values), frozenset(fields)): None, **others}
     return next(iter(others)) if len(others) == 1 else Some(tuple(others))
 
 
@@ -324,12 +374,24 @@ def program(required: Requirement, depth: int = 1) -> bytes | None:
         return None
     if isinstance(required, AnyOf):
         literals = (*required.patterns, *required.values)
-        if len(literals) > FEW_SEARCHES or any(one.is_regex or len(one.data) > MAX_WANTED_BYTES for one in literals):
+        texts = (*(one.data for one in literals), *(one.text for one in required.fields))
+        if (
+            len(literals) > FEW_SEARCHES
+            or any(one.is_regex for one in literals)
+            or any(len(one) > MAX_WANTED_BYTES for one in texts)
+        ):
             return None
         parts: list[bytes | None] = [
-            kind + _counted(len(one.data)) + one.data
+            kind + _sized(one.data)
             for kind, found in ((b"L", required.patterns), (b"V", required.values))
             for one in sorted(found)
+        ]
+        by_names: dict[tuple[bytes, ...], list[bytes]] = {}
+        for field in sorted(required.fields, key=lambda one: (one.names, one.test, one.text)):
+            by_names.setdefault(field.names, []).append(field.test + _sized(field.text))
+        parts += [
+            b"F" + _counted(len(names)) + b"".join(map(_sized, names)) + _counted(len(tests)) + b"".join(tests)
+            for names, tests in by_names.items()
         ]
         kind = b"A"
     else:
@@ -337,6 +399,10 @@ def program(required: Requirement, depth: int = 1) -> bytes | None:
         kind = b"E" if isinstance(required, Every) else b"S"
     known = [part for part in parts if part is not None]
     return kind + _counted(len(parts)) + b"".join(known) if len(known) == len(parts) else None
+
+
+def _sized(text: bytes) -> bytes:
+    return _counted(len(text)) + text
 
 
 def _counted(number: int) -> bytes:
@@ -367,7 +433,8 @@ class _Writer:
         else:
             asked = [f"has(b, {self.constant(one)})" for one in literals]
         values = [self._value(one.data) for one in sorted(required.values)]
-        return _joined(" or ", [*asked, *values, *expressions])
+        needs = [self.expression(one.needs) for one in required.fields]
+        return "" if "" in needs else _joined(" or ", [*asked, *values, *expressions, *sorted(set(needs), key=len)])
 
     def _pass(self, literals: tuple[bytes, ...]) -> str:
         """All the literals in one pass."""

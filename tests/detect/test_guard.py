@@ -10,8 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from breachwatch.detect import guard
 from breachwatch.detect.foreign import foreign_lines
-from breachwatch.detect.guard import AnyOf, Every, Guards, Requirement, Some, program
+from breachwatch.detect.guard import NOTHING, AnyOf, Every, FieldTexts, Guards, Requirement, Some, program
 from breachwatch.detect.hits import WEIGHT
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rawregex import stretch
@@ -100,7 +101,8 @@ def test_what_may_match_is_let_through(condition, line):
     assert let_through(condition, line)
 
 
-def test_what_the_scan_says_is_not_asked_again():
+def test_what_the_scan_says_is_not_asked_again(monkeypatch):
+    monkeypatch.setattr(guard, "native", None)  # what is compiled asks for the field too
     guards = Guards([rule(Or((has("a", "one"), And((has("b", "two"), has("c", "three"))))))], JSON, routed=False)
     one, two, three = (
         next(iter(Plan([rule(has("a", text))], JSON, Scope()).patterns)) for text in ("one", "two", "three")
@@ -115,7 +117,8 @@ def test_what_the_scan_says_is_not_asked_again():
     assert three not in {one, two}
 
 
-def test_a_string_found_with_its_ending_is_found_and_one_without_any_is_not():
+def test_a_string_found_with_its_ending_is_found_and_one_without_any_is_not(monkeypatch):
+    monkeypatch.setattr(guard, "native", None)
     guards = Guards([rule(And((is_("type", "syscall"), has("b", "two"))))], JSON, routed=False)
     string = Pattern(is_regex=False, data=b'"syscall"')
     (found, narrow) = guards.narrow((0,), {Pattern(is_regex=False, data=b'"syscall",')}, frozenset())
@@ -232,15 +235,82 @@ def test_in_a_record_it_is_for_it_may_be_a_name():
     assert Guards([rule(condition)], JSON, routed=False).simplified(0, there, frozenset()) == condition
 
 
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+@pytest.mark.parametrize(
+    ("condition", "line", "may"),
+    [
+        (has("Image", "/sed"), '{"Image":"/usr/bin/SED","CommandLine":"x"}', True),
+        (has("Image", "/sed"), '{"image" : "/usr/bin/sed"}', True),
+        (has("Image", "/sed"), '{"Image":"/bin/ls","CommandLine":"/sed"}', False),
+        (has("Image", "/sed"), '{"ParentImage":"/sed","Image":"/bin/ls"}', False),
+        (has("Image", "/sed"), '{"process.Image":"/sed"}', True),
+        (has("Image", "/sed"), '{"x":["Image","/sed"]}', False),
+        (has("Image", "/sed"), '{"Image":["/ls","/sed"]}', True),
+        (has("Image", "/sed"), '{"Image":{"x":"/sed"}}', True),
+        (has("Image", "/sed"), '{"Image":"\\"","y":"/sed"}', False),
+        (has("Image", "/sed"), '{"Image":"\\\\","y":"/sed"}', False),
+        (has("Image", "/sed"), '{"Image":"\\"/sed"}', True),
+        (has("Image", 'a"b\\c'), '{"Image":"xa\\"b\\\\cx"}', True),
+        (is_("type", "tty"), '{"type":"tty","b":1}', True),
+        (is_("type", "tty"), '{"type":"ttyx","b":"tty"}', False),
+        (is_("type", "12"), '{"type":12}', True),
+        (Not(has("Image", "/sed")), '{"Image":"/bin/sed"}', True),
+        (And((has("a", "x"), has("b", "y"))), '{"a":"y","b":"x"}', False),
+        (Or((has("a", "x"), has("b", "y"))), '{"a":"y","b":"y"}', True),
+        (FieldTest(field="a", value=Text(pieces=("x", ANY, "z")), text=""), '{"a":"xyz"}', True),
+        (FieldTest(field="a", value=Text(pieces=("x", ANY, "z")), text=""), '{"a":"yxz","b":"x"}', False),
+        (FieldTest(field="a", value=Text(pieces=("x", None, "z")), text="", also=("p.b",)), '{"p":{"b":"xyz"}}', True),
+        (has("message", "kill"), '{"a":"kill"}', True),
+    ],
+)
+def test_compiled_a_field_is_asked_and_no_other(condition, line, may):
+    assert let_through(condition, line.encode() + b"\n") is may
+
+
 LITERALS = st.text("abAB", min_size=1, max_size=3).map(lambda text: Pattern(is_regex=False, data=text.lower().encode()))
 STRINGS = st.text("ab", max_size=2).map(lambda text: Pattern(is_regex=False, data=f'"{text}"'.encode()))
+FIELDS = st.builds(
+    FieldTexts,
+    st.lists(st.sampled_from([b'a"', b'b"']), min_size=1, max_size=2, unique=True).map(tuple),
+    st.sampled_from([b"=", b"<", b">", b"*"]),
+    st.text('ab"\\', max_size=2).map(lambda text: text.replace("\\", "\\\\").replace('"', '\\"').encode()),
+    st.just(NOTHING),
+)
 REQUIREMENTS = st.recursive(
-    st.builds(AnyOf, st.frozensets(LITERALS, max_size=3), st.frozensets(STRINGS, max_size=2)),
+    st.builds(
+        AnyOf,
+        st.frozensets(LITERALS, max_size=3),
+        st.frozensets(STRINGS, max_size=2),
+        st.frozensets(FIELDS, max_size=3),
+    ),
     lambda parts: st.lists(parts, max_size=3).map(tuple).flatmap(lambda few: st.sampled_from([Every(few), Some(few)])),
     max_leaves=6,
 )
-CODES = st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"\0\0", b"\1\0", b"\2\0"])
-LINES = st.lists(st.sampled_from(["a", "b", "A", "B", '"', ":", ",", " ", "\t", "\x0b", "é"]), max_size=30).map("".join)
+CODES = st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"F", b"*", b"\0\0", b"\1\0", b"\2\0"])
+LINES = st.lists(
+    st.sampled_from(
+        ["a", "b", "A", "B", '"', ":", ",", " ", "\t", "\x0b", "é", "\\", '"a":"', '"b" :"', 'x.a":', '":']
+    ),
+    max_size=30,
+).map("".join)
+
+
+def may_pass(field: FieldTexts, low: bytes) -> bool:
+    """A value stands behind one of the names that is no whole string, or one that passes."""
+    for name in field.names:
+        for found in re.finditer(rb'(?<=[".])' + re.escape(name) + rb"\s*:\s*", low):
+            value = re.compile(rb'"((?:[^"\\]|\\.)*)"', re.DOTALL).match(low, found.end())
+            if value is None:
+                return True
+            passed = {
+                b"=": value[1] == field.text,
+                b"<": value[1].startswith(field.text),
+                b">": value[1].endswith(field.text),
+                b"*": field.text in value[1],
+            }
+            if passed[field.test]:
+                return True
+    return False
 
 
 def is_met(required: Requirement, line: bytes) -> bool:
@@ -249,7 +319,7 @@ def is_met(required: Requirement, line: bytes) -> bool:
         low = line.lower()
         return any(one.data in low for one in required.patterns) or any(
             re.search(re.escape(one.data) + rb"\s*[^\s:]", low) for one in required.values
-        )
+        ) or any(may_pass(field, low) for field in required.fields)  # fmt: skip
     found = [is_met(part, line) for part in required.parts]
     return all(found) if isinstance(required, Every) else any(found)
 
@@ -273,7 +343,7 @@ def test_compiled_guards_say_what_the_requirement_says(required, line):
 @pytest.mark.skipif(native is None, reason="nobody compiled native/")
 @given(
     st.binary(max_size=12)
-    | st.lists(st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"\0\0", b"\1\0"]), max_size=9).map(b"".join)
+    | st.lists(st.sampled_from([b"E", b"S", b"A", b"L", b"V", b"F", b"*", b"\0\0", b"\1\0"]), max_size=9).map(b"".join)
 )
 def test_no_program_that_is_none_is_run(code):
     try:
