@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -49,6 +48,9 @@ LOGSOURCE_FIELDS = ("product", "category", "service")
 
 MAX_NAME = 128
 """A longer name of a log source is none."""
+
+MAX_SOURCES = 1_024
+"""Log sources that are remembered; input may name any number."""
 
 
 class JsonParser:
@@ -176,14 +178,35 @@ def epoch_time(value: float) -> datetime | None:
 
 def logsource_of(record: Mapping[str, FieldValue]) -> LogSource:
     """What the record itself says it is: by `event.dataset` or else by fields with the names that Sigma gives them."""
-    dataset = flat(record, "event.dataset") if "event" in record or "event.dataset" in record else None
+    if "event" not in record and "event.dataset" not in record:
+        return _named(record.get("product"), record.get("category"), record.get("service"))
+    dataset = flat(record, "event.dataset")
     if isinstance(dataset, str) and dataset:
         known = DATASETS.get(dataset)
         if known is not None:
             return known
         product, _, service = dataset[:MAX_NAME].partition(".")
         return LogSource(product, "", service)
-    return _logsource(*map(_name, map(record.get, LOGSOURCE_FIELDS)))
+    return _named(*map(record.get, LOGSOURCE_FIELDS))
+
+
+def _named(product: object, category: object, service: object) -> LogSource:
+    try:
+        return _known[product, category, service]
+    except (KeyError, TypeError):  # not seen yet, or no text at all
+        return _remembered(_name(product), _name(category), _name(service))
+
+
+_known: dict[tuple[object, object, object], LogSource] = {}
+"""By their names, None where there is none: so nearly all records name it."""
+
+
+def _remembered(product: str, category: str, service: str) -> LogSource:
+    if len(_known) >= MAX_SOURCES:
+        _known.clear()
+    found = LogSource(product, category, service)
+    _known[product or None, category or None, service or None] = found
+    return found
 
 
 def _name(value: object) -> str:
@@ -192,7 +215,11 @@ def _name(value: object) -> str:
 
 _Source = msgspec.defstruct(
     "_Source",
-    [(f"f{number}", Any, msgspec.UNSET) for number in range(2 + len(LOGSOURCE_FIELDS))],
+    [
+        ("f0", Any, msgspec.UNSET),
+        ("f1", Any, msgspec.UNSET),
+        *((f"f{n + 2}", Any, None) for n in range(len(LOGSOURCE_FIELDS))),
+    ],
     rename={f"f{number}": name for number, name in enumerate(("event.dataset", "event", *LOGSOURCE_FIELDS))},
     gc=False,
 )
@@ -208,11 +235,6 @@ def source_in(data: bytes) -> LogSource | None:
         return None
     values = msgspec.structs.astuple(record)
     if values[:2] == _NO_DATASET:
-        return _logsource(*map(_name, values[2:]))
+        return _named(*values[2:])
     named = zip(_Source.__struct_encode_fields__, values, strict=True)
     return logsource_of({name: value for name, value in named if value is not msgspec.UNSET})
-
-
-@lru_cache(maxsize=1_024)
-def _logsource(product: str, category: str, service: str) -> LogSource:
-    return LogSource(product, category, service)
