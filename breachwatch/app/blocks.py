@@ -37,6 +37,18 @@ def is_settled(parser: Parser) -> bool:
     return not isinstance(parser, AutoParser) or parser.settled is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Lines:
+    """A block of lines, and how they are read."""
+
+    block: Block
+    parser: Parser
+    form: RawForm
+    context: ParseContext
+    logsource: LogSource | None
+    """Overrides what the parser says."""
+
+
 @dataclass(slots=True)
 class BlockReader:
     """The candidates of one block, read and judged."""
@@ -49,28 +61,17 @@ class BlockReader:
     events: int = 0
     """A line that no rule could match counts as the one event that it would have been."""
 
-    def read(
-        self,
-        block: Block,
-        parser: Parser,
-        form: RawForm,
-        context: ParseContext,
-        logsource: LogSource | None,
-        look: Look | None = None,
-    ) -> list[Found]:
-        """Each event that may have matched, with what it made match. `logsource` overrides what the parser says.
+    def read(self, lines: Lines, look: Look | None = None) -> list[Found]:
+        """Each event that may have matched, with what it made match.
 
         `look`: the candidates, where somebody looked for them already. All of a block are parsed, then all judged,
         then all fed: the processor has to keep less in mind than line by line.
         """
-        data = block.data
-        lines, candidates = look or self.selector.look(form, self.scope(logsource), data)
-        self.lines += lines
-        found, sampled = self.sampler.chosen(data, candidates)
-        self.candidates += len(found)
-        parsed = self._parsed(found, parser, form, block, context, logsource)
-        self.events += lines - len(found) + len(parsed)
-        is_json = form.escapes_json
+        count, candidates = look or self._look(lines)
+        found, sampled = self.sampler.chosen(lines.block.data, candidates)
+        parsed = self._parsed(found, lines)
+        self._note(count, len(found), len(found), len(parsed))
+        is_json = lines.form.escapes_json
         verdicts = [
             None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
             for candidate, event in parsed
@@ -81,43 +82,39 @@ class BlockReader:
         feed = self.detector.feed
         return [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
 
-    def count(
-        self,
-        block: Block,
-        parser: Parser,
-        form: RawForm,
-        context: ParseContext,
-        logsource: LogSource | None,
-        counts: Counter[int],
-    ) -> None:
+    def count(self, lines: Lines, counts: Counter[int]) -> None:
         """Add to `counts` how many events satisfy which rule, by position. Lines judged already are not parsed.
 
         For rules that no correlation reads: nothing is fed.
         """
-        data = block.data
-        lines, found = self.selector.look(form, self.scope(logsource), data)
-        self.lines += lines
-        self.candidates += len(found)
-        usual = None if form.usual is None else form.usual.source
-        known, unknown = self._known(found, data, form, logsource or usual)
+        count, found = self._look(lines)
+        known, unknown = self._known(found, lines)
         for (rules, source), times in known.items():
             for index in self.detector.meant(rules, source):
                 counts[index] += times
-        parsed = self._parsed(unknown, parser, form, block, context, logsource)
-        self.events += lines - len(unknown) + len(parsed)
+        parsed = self._parsed(unknown, lines)
+        self._note(count, len(found), len(unknown), len(parsed))
         for candidate, event in parsed:
-            for index in self._judged(candidate, event, is_json=form.escapes_json):
+            for index in self._judged(candidate, event, is_json=lines.form.escapes_json):
                 counts[index] += 1
 
-    def _known(
-        self, found: Sequence[Candidate], data: bytes, form: RawForm, logsource: LogSource | None
-    ) -> tuple[Counter[tuple[tuple[int, ...], LogSource]], list[Candidate]]:
-        """Satisfied rules and log source of the lines whose verdict is known, with their number; the other lines.
+    def _look(self, lines: Lines) -> Look:
+        return self.selector.look(lines.form, self.scope(lines.logsource), lines.block.data)
 
-        `logsource`: of all of them; None: each tells its own.
-        """
+    def _note(self, lines: int, candidates: int, parsed: int, events: int) -> None:
+        self.lines += lines
+        self.candidates += candidates
+        self.events += lines - parsed + events
+
+    def _known(
+        self, found: Sequence[Candidate], lines: Lines
+    ) -> tuple[Counter[tuple[tuple[int, ...], LogSource]], list[Candidate]]:
+        """Satisfied rules and log source of the lines whose verdict is known, with their number; the other lines."""
+        form, data, logsource = lines.form, lines.block.data, lines.logsource
         if self.detector.any_logsource:
             logsource = LogSource()
+        elif logsource is None and form.usual is not None:
+            logsource = form.usual.source
         known: list[tuple[tuple[int, ...], LogSource]] = []
         unknown: list[Candidate] = []
         for candidate in found:
@@ -131,18 +128,11 @@ class BlockReader:
                 unknown.append(candidate)
         return Counter(known), unknown
 
-    def _parsed(
-        self,
-        found: Sequence[Candidate],
-        parser: Parser,
-        form: RawForm,
-        block: Block,
-        context: ParseContext,
-        logsource: LogSource | None,
-    ) -> list[tuple[Candidate, Event]]:
+    def _parsed(self, found: Sequence[Candidate], lines: Lines) -> list[tuple[Candidate, Event]]:
         """The events of the candidates; the parser is left as if it had read every line."""
+        block, parser, context, logsource = lines.block, lines.parser, lines.context, lines.logsource
         parsed: list[tuple[Candidate, Event]] = []
-        skip = _Skipper(parser, block, context, all_matter=context.year is not None and form.is_closed)
+        skip = _Skipper(parser, block, context, all_matter=context.year is not None and lines.form.is_closed)
         for candidate in found:
             skip.until(candidate.start)
             line = line_of(block, candidate.start, candidate.end)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
 from itertools import islice
 
-from breachwatch.app.blocks import BlockReader, Found, form_of, is_settled, relocated
+from breachwatch.app.blocks import BlockReader, Found, Lines, form_of, is_settled, relocated
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.eventscan import EventJudge
 from breachwatch.detect.plan import Look, Scope
@@ -247,12 +247,11 @@ class Pipeline:
             form = form_of(parser)
             if form is not None:
                 rest = block if start == 0 else block.after(start)
+                lines = Lines(rest, parser, form, self._context(how), how.logsource)
                 if counts is not None:
-                    self._reader.count(rest, parser, form, self._context(how), how.logsource, counts)
+                    self._reader.count(lines, counts)
                 else:
-                    yield from self._reader.read(
-                        rest, parser, form, self._context(how), how.logsource, look if rest is block else None
-                    )
+                    yield from self._reader.read(lines, look if rest is block else None)
                 self._note_holding(key, how)
                 return
             if is_settled(parser):
