@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from array import array
 
 import pytest
@@ -265,6 +266,17 @@ def test_in_a_record_it_is_for_it_may_be_a_name():
 )
 def test_compiled_a_field_is_asked_and_no_other(condition, line, may):
     assert let_through(condition, line.encode() + b"\n") is may
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+def test_a_name_that_stands_in_a_line_thousands_of_times_is_not_looked_at_each_time():
+    condition = Or(tuple(has("a", f"x{number}") for number in range(200)))
+    line = b"{" + b",".join([b'"a":"y"'] * 7_000) + b"}\n"
+    begin = time.process_time()
+    assert all(let_through(condition, line) for _ in range(20))
+    assert time.process_time() - begin < 1
+    few = b"{" + b",".join([b'"a":"y"'] * 60) + b"}\n"
+    assert not let_through(condition, few)
 
 
 LITERALS = st.text("abAB", min_size=1, max_size=3).map(lambda text: Pattern(is_regex=False, data=text.lower().encode()))

@@ -7,7 +7,7 @@
    length of 16 bits, bytes. Or 'F', the value of a field of a JSON record: a count of names, each a text that ends with
    a quote, and a count of tests, each '=', '<', '>' or '*' (is, begins with, ends with, holds) and a text. Numbers are
    little-endian. guard.py writes them. */
-enum { DEEPEST = 50, LINE_ROOM = 65537 };
+enum { DEEPEST = 50, LINE_ROOM = 65537, MANY_PLACES = 64 };
 
 typedef struct {
     const uint8_t *at, *end;
@@ -100,7 +100,9 @@ static int passes(Text value, uint8_t test, Text wanted) {
 
 /* Whether one of the values that stand behind a name may pass one of the tests; what is no string may. */
 static int may_pass(const uint8_t *low, const uint8_t *end, Text name, Code tests) {
+    int places = 0;
     for (const uint8_t *at = low; (at = find(at, end, name)) != NULL; at++) {
+        if (++places > MANY_PLACES) return 1; /* whoever wrote the line wants us to search for long */
         if (at == low || (at[-1] != '"' && at[-1] != '.')) continue;
         const uint8_t *colon = behind_blanks(at + name.size, end);
         if (colon == end || *colon != ':') continue;
