@@ -1,4 +1,4 @@
-"""Lines judged before they are parsed: JSON from the few fields that candidate rules read, text by its words."""
+"""Lines judged before they are parsed: JSON by few fields, access lines by few parts, other text by its words."""
 
 from __future__ import annotations
 
