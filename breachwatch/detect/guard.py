@@ -304,7 +304,7 @@ def _telling(required: Requirement, seen: Sequence[bytes]) -> Requirement:
     """Without what all the lines seen hold, and what dismisses most at least cost first: any choice is sound."""
     if not seen or not isinstance(required, Every):
         return required
-    dismissed = {part: sum(not _is_met(part, line) for line in seen) for part in required.parts}
+    dismissed = {part: len(seen) - sum(map(_met_by(part), seen)) for part in required.parts}
     telling = [part for part in required.parts if dismissed[part]]
     return _every(sorted(telling, key=lambda part: _cost(part) / dismissed[part]))
 
@@ -318,14 +318,22 @@ def _cost(required: Requirement) -> int:
     return min(literals, PASS_COST) + SEARCH_COST * expressions + 2 * len(required.values) + 2 * len(required.fields)
 
 
+def _met_by(required: Requirement) -> Callable[[bytes], bool]:
+    """Whether a line in lower case holds what is required."""
+    code = None if native is None else program(required)
+    if code is None:
+        return lambda line: _is_met(required, line)
+    narrow = native.Narrow((0,), (code,))
+    return lambda line: bool(narrow(line))
+
+
 def _is_met(required: Requirement, line: bytes) -> bool:
     if isinstance(required, Every):
         return all(_is_met(part, line) for part in required.parts)
     if isinstance(required, Some):
         return any(_is_met(part, line) for part in required.parts)
     if required.fields:
-        code = program(required)
-        return code is None or bool(native.Narrow((0,), (code,))(line))
+        return True  # too many for compiled code: nothing is known
     return any(
         re.search(one.data.lower(), line) is not None if one.is_regex else one.data in line for one in required.patterns
     ) or any(re.search(_value(one.data), line) for one in required.values)
