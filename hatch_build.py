@@ -41,12 +41,13 @@ def compile_native(root: Path) -> str:
         return "it is made for CPython on Linux"
     if shutil.which(compiler[0]) is None:
         return f"there is no C compiler ({compiler[0]})"
-    made = target.with_suffix(".new")
+    made = target.with_suffix(".new.so")  # neither importable nor packed, should we be killed here
     defined = (f'-DSOURCE="{digest_of(sources)}"', "-I", sysconfig.get_path("include"))
     command = [*compiler, *FLAGS, *defined, *map(str, sorted(sources.glob("*.c"))), "-o", str(made)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        return next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        said = next((line for line in done.stderr.splitlines() if "error" in line), done.stderr.strip())
+        return said or f"{compiler[0]} ended with {done.returncode}"
     made.replace(target)
     return ""
 
@@ -56,9 +57,11 @@ class NativeHook(BuildHookInterface[Any]):
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002  # hatchling's interface
         """Compile, and say that the wheel then is for this kind of machine."""
-        target = Path(self.root) / NAME
-        target.unlink(missing_ok=True)
-        why = compile_native(Path(self.root))
+        try:
+            (Path(self.root) / NAME).unlink(missing_ok=True)
+            why = compile_native(Path(self.root))
+        except OSError as error:
+            why = str(error)
         if why:
             self.app.display_warning(f"breachwatch scans with Python's own passes, which are slower: {why}")
             return

@@ -70,7 +70,9 @@ class BlockReader:
         count, candidates = look or self._look(lines)
         found, sampled = self.sampler.chosen(lines.block.data, candidates)
         parsed = self._parsed(found, lines)
-        self._note(count, len(found), len(found), len(parsed))
+        self.lines += count
+        self.candidates += len(found)
+        self.events += count - len(found) + len(parsed)
         is_json = lines.form.escapes_json
         verdicts = [
             None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
@@ -93,18 +95,15 @@ class BlockReader:
             for index in self.detector.meant(rules, source):
                 counts[index] += times
         parsed = self._parsed(unknown, lines)
-        self._note(count, len(found), len(unknown), len(parsed))
+        self.lines += count
+        self.candidates += len(found)
+        self.events += count - len(unknown) + len(parsed)
         for candidate, event in parsed:
             for index in self._judged(candidate, event, is_json=lines.form.escapes_json):
                 counts[index] += 1
 
     def _look(self, lines: Lines) -> Look:
         return self.selector.look(lines.form, self.scope(lines.logsource), lines.block.data)
-
-    def _note(self, lines: int, candidates: int, parsed: int, events: int) -> None:
-        self.lines += lines
-        self.candidates += candidates
-        self.events += lines - parsed + events
 
     def _known(
         self, found: Sequence[Candidate], lines: Lines

@@ -113,7 +113,7 @@ def check_scanner(_settings: Settings, library: str | None = None) -> Iterator[F
         mend = "install the packages of requirements/run.txt"
         yield warning("scanner", "every line is read: neither hyperscan nor ahocorasick_rs is installed", mend)
     elif native is None:
-        yield ok("scanner", f"{library}; the passes beside it would be faster had there been a C compiler at install")
+        yield ok("scanner", f"{library}; compiled passes would be faster: install again where there is a C compiler")
     else:
         yield ok("scanner", f"{library}, compiled passes")
 

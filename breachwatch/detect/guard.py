@@ -17,8 +17,18 @@ from typing import Any
 from breachwatch.detect.hits import Narrow
 from breachwatch.detect.prefilter import MAX_LITERAL, beginning
 from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Rule
-from breachwatch.detect.values import ANY, Text
-from breachwatch.detect.witness import ODD_NUMBER, Extractor, Pattern, Witness, literal, text_runs, with_endings
+from breachwatch.detect.values import Text, as_json
+from breachwatch.detect.witness import (
+    ODD_NUMBER,
+    PRINTABLE,
+    PRINTABLE_UNESCAPED,
+    Extractor,
+    Pattern,
+    Witness,
+    literal,
+    text_runs,
+    with_endings,
+)
 from breachwatch.model.passes import contains, lowered, native
 from breachwatch.model.rawform import RawForm
 
@@ -93,9 +103,6 @@ Requirement = AnyOf | Every | Some
 ALWAYS = And(())
 """Holds of every event."""
 
-_NAME = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
-_PRINTABLE = re.compile(r"[\x20-\x7e]+")
-
 NOTHING = Every(())
 NEVER = Some(())
 
@@ -124,14 +131,17 @@ class Guards:
         `there`: patterns that these lines hold; `absent`: literals that they do not hold; `seen`: some such lines.
         """
         folded = [(index, _telling(_folded(self._of(index), there, absent), seen)) for index in rules]
-        left = [(index, self._guard(one)) for index, one in folded if one != NEVER]
-        rules = tuple(index for index, _ in left)
+        required = [one for _, one in folded if one != NEVER]
+        rules = tuple(index for index, one in folded if one != NEVER)
+        if all(one == NOTHING for one in required):
+            return rules, None
+        programs = [None] if native is None or len(rules) > MAX_NARROWED else [program(one) for one in required]
+        if all(one is not None for one in programs):
+            return rules, native.Narrow(rules, tuple(programs))
+        left = [(index, self._guard(one)) for index, one in zip(rules, required, strict=True)]
         asked = [guard for _, guard in left if guard is not None]
         if not asked:
             return rules, None
-        programs = [program(one) for _, one in folded if one != NEVER] if native is not None else [None]
-        if all(one is not None for one in programs) and len(programs) <= MAX_NARROWED:
-            return rules, native.Narrow(rules, tuple(programs))
         if len(left) == 1:
             (guard,) = asked
             return rules, lambda line: rules if guard(lowered(line)) else ()
@@ -168,14 +178,10 @@ class Guards:
         value = keyword.value
         if self._form.escapes_json or self._form.is_values or not isinstance(value, Text) or value.cased:
             return False
-        text = value.pieces[1] if len(value.pieces) == len("*x*") else ANY
-        return (
-            isinstance(text, str)
-            and value.pieces == (ANY, text, ANY)
-            and len(text) <= MAX_LITERAL
-            and _PRINTABLE.fullmatch(text) is not None
-            and literal(text) in there
-        )
+        match value.pieces:
+            case ("", str() as text, "") if len(text) <= MAX_LITERAL and PRINTABLE.fullmatch(text):
+                return literal(text) in there
+        return False
 
     def _may_hold(self, part: Condition, there: AbstractSet[Pattern], absent: AbstractSet[Pattern]) -> bool:
         required = self._parts.get(id(part))  # a part of one of our rules, which live as long
@@ -254,21 +260,16 @@ def _field_texts(leaf: Condition, needs: Requirement) -> list[FieldTexts]:
     if not isinstance(leaf, FieldTest) or not isinstance(leaf.value, Text):
         return []
     names = [name.rpartition(".")[2] for name in (leaf.field, *leaf.also)]
-    if not all(_NAME.fullmatch(name) for name in names):
+    if not all(PRINTABLE_UNESCAPED.fullmatch(name) for name in names):
         return []
     quoted = tuple(sorted({name.lower().encode() + b'"' for name in names}))
     found = []
     for text, begins, ends in text_runs(leaf.value):
-        for run in _PRINTABLE.finditer(text):
+        for run in PRINTABLE.finditer(text):
             first, last = begins and run.start() == 0, ends and run.end() == len(text)
             test = b"=" if first and last else b"<" if first else b">" if last else b"*"
-            found.append(FieldTexts(quoted, test, _written(run[0].lower()), needs))
+            found.append(FieldTexts(quoted, test, as_json(run[0].lower()).encode("ascii"), needs))
     return found
-
-
-def _written(text: str) -> bytes:
-    """Printable ASCII as JSON writes it."""
-    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
 
 
 def _any_of(patterns: Iterable[Pattern], *, in_values: bool = False) -> AnyOf:

@@ -63,7 +63,7 @@ class Candidate(NamedTuple):
     """Patterns of the plan that are in the line, all of them; None: not known."""
 
 
-Judge = Callable[[tuple[int, ...], "Hit", bytes, "Plan"], tuple[int, ...] | None]
+Judging = Callable[[tuple[int, ...], "Hit", bytes, "Plan"], tuple[int, ...] | None]
 """Those of the rules that a line, without its line feed, satisfies, by what this plan found in it; None: not known."""
 
 
@@ -148,7 +148,7 @@ class Plan:
         """Lines that are kept to learn from."""
         self._asks = self._dismissed = 0
 
-    def look(self, data: bytes, judge: Judge | None = None, looked_at: Counter[int] | None = None) -> Look:
+    def look(self, data: bytes, judge: Judging | None = None, looked_at: Counter[int] | None = None) -> Look:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed.
 
         `judge`: asked of each of them. `looked_at`: counts, by rule, the lines that the scan let through.
@@ -255,7 +255,10 @@ class Plan:
         return self._last_known[1]
 
     def _with_others(self, data: bytes, lines: list[Line]) -> Iterator[Line]:
-        """The same, and every line in which nothing was found, for the open rules, which are never dismissed."""
+        """The same, and all other lines, for the open rules.
+
+        Among these are lines that were dismissed for every rule, open ones too: looked at in vain, and never wrongly.
+        """
         at = 0
         for line in lines:
             yield from _lines(data, at, line[0])
@@ -291,7 +294,8 @@ class _Unasked:
         if 2 * self.matched > self._many:
             return plan.leave(self._hit, self._rules)
         if not plan.may_ask:
-            self._times = WORTH_IT
+            self._times = self._many = WORTH_IT
+            self.matched = 0
             return self._rules
         rules, narrow = plan.ask(self._hit, self._rules, seen)
         return narrow(line) if narrow is not None else rules or ()

@@ -27,7 +27,18 @@ from breachwatch.detect.rule import (
     Text,
     TimePart,
 )
-from breachwatch.detect.values import ANY, MAX_QUICK, MAX_VALUE, NUMERIC, ONE, Test, all_texts, comparison, folded
+from breachwatch.detect.values import (
+    ANY,
+    MAX_QUICK,
+    MAX_VALUE,
+    NUMERIC,
+    ONE,
+    Test,
+    all_texts,
+    as_json,
+    comparison,
+    folded,
+)
 from breachwatch.model import FieldValue
 
 MAX_NODES = 4_000
@@ -193,7 +204,9 @@ class _Writer:
         if not isinstance(value, Text):
             return f"any(map({self._constant(keyword.test)}, d.texts()))"
         texts = [folded(piece) for piece in value.pieces if piece]
-        asked = [f"d.may_hold({self._constant(_written(text))})" for text in texts if _stands_in_line(text)]
+        asked = [
+            f"d.may_hold({self._constant(as_json(text).encode('ascii'))})" for text in texts if _stands_in_line(text)
+        ]
         if (
             value.pieces == (ANY, *value.pieces[1:2], ANY)
             and len(texts) == 1
@@ -257,13 +270,8 @@ class _ListWriter(_Writer):
 
 
 def _stands_in_line(text: str) -> bool:
-    """True if no record holds the text without its line holding it as `_written`."""
+    """True if no record holds the text without its line holding it `as_json`."""
     return text.isascii() and text.isprintable() and not NUMERIC.issuperset(text)
-
-
-def _written(text: str) -> bytes:
-    """Text as JSON writes it."""
-    return text.replace("\\", "\\\\").replace('"', '\\"').encode("ascii")
 
 
 def _plain_test(part: Condition) -> tuple[str, str] | None:

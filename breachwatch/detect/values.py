@@ -208,6 +208,11 @@ def as_text(value: FieldValue) -> str | None:
     return None
 
 
+def as_json(text: str) -> str:
+    """Printable text as JSON writes it inside a string."""
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def as_number(value: FieldValue) -> float | None:
     """A single value as a finite number, or None."""
     if isinstance(value, bool) or value is None:

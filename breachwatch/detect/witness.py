@@ -28,7 +28,7 @@ from breachwatch.detect.rule import (
     Rule,
     TimePart,
 )
-from breachwatch.detect.values import ANY, NUMERIC, Regex, Scalar, Text, Value, folded
+from breachwatch.detect.values import ANY, NUMERIC, Regex, Scalar, Text, Value, as_json, folded
 from breachwatch.model.rawform import BETWEEN_VALUES, RawForm, Words
 
 
@@ -65,8 +65,8 @@ _WHOLE = re.compile(r"[0-9]{1,15}")
 UNRESERVED = re.compile(r"[A-Za-z0-9._~-]+")
 """Characters no honest client encodes. Source: RFC 3986 section 2.3."""
 
-_PLAIN = re.compile(r"[\x20-\x7e]+")
-_PLAIN_NO_ESCAPE = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
+PRINTABLE = re.compile(r"[\x20-\x7e]+")
+PRINTABLE_UNESCAPED = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
 
 
 def prior(pattern: Pattern) -> float:
@@ -187,7 +187,7 @@ class Extractor:
             return [] if any(self._is_known(name) for name in names) else [NEVER]
         keys = [name.rpartition(".")[2] for name in names]
         unsure = any(name in form.derived or name == "message" for name in names)  # also of lines that are no records
-        if unsure or not all(_PLAIN_NO_ESCAPE.fullmatch(key) for key in keys):
+        if unsure or not all(PRINTABLE_UNESCAPED.fullmatch(key) for key in keys):
             return []
         return [frozenset(literal(f'{key}"') for key in keys)]
 
@@ -251,12 +251,12 @@ class Extractor:
         """Witnesses of a value that stands in the line as it is."""
         if isinstance(value, Text):
             texts = [folded(text) if self._form.is_values else text for text, _, _ in text_runs(value)]
-            runs = [run for text in texts for run in _PLAIN.findall(text)]
+            runs = [run for text in texts for run in PRINTABLE.findall(text)]
             if not runs:
                 return [_spelled(text) for text in texts if not text.isascii()]
             return [frozenset({literal(run)}) for run in runs]
         if isinstance(value, Scalar) and not value.boolean:
-            return [frozenset({literal(value.text)})] if _PLAIN.fullmatch(value.text) else []
+            return [frozenset({literal(value.text)})] if PRINTABLE.fullmatch(value.text) else []
         if isinstance(value, Regex):
             return [frozenset(map(literal, found)) for found in required_literals(value.pattern, value.flags)]
         return []
@@ -264,14 +264,14 @@ class Extractor:
     def _between_marks(self, value: Value) -> Options:
         """Witnesses of a value that stands, folded, between two marks."""
         mark = BETWEEN_VALUES.encode()
-        if isinstance(value, Scalar) and _PLAIN.fullmatch(value.text):
+        if isinstance(value, Scalar) and PRINTABLE.fullmatch(value.text):
             return [frozenset({Pattern(is_regex=False, data=mark + literal(value.text).data + mark)})]
         if not isinstance(value, Text):
             return self._exact(value)
         found: list[Witness] = []
         for text, begins, ends in text_runs(value):
             whole = folded(text)
-            for run in _PLAIN.finditer(whole):
+            for run in PRINTABLE.finditer(whole):
                 before = mark if begins and run.start() == 0 else b""
                 after = mark if ends and run.end() == len(whole) else b""
                 found.append(frozenset({Pattern(is_regex=False, data=before + literal(run[0]).data + after)}))
@@ -380,7 +380,7 @@ def _json_run(run: tuple[str, bool, bool], *, anywhere: bool, endings: bool) -> 
     text, begins, ends = run
     found: list[Witness] = []
     scalar = NUMERIC.issuperset(text)
-    for match in _PLAIN.finditer(text):
+    for match in PRINTABLE.finditer(text):
         part = match[0]
         patterns = _escaped(part, anywhere=anywhere)
         if NUMERIC.issuperset(part):
@@ -417,7 +417,7 @@ def _is_word_part(text: str, *, begins: bool, ends: bool) -> bool:
 
 def _escaped(text: str, *, anywhere: bool) -> frozenset[Pattern]:
     r"""The literal as JSON writes it and, if it may stand `anywhere`, as it is."""
-    inner = text.replace("\\", "\\\\").replace('"', '\\"')
+    inner = as_json(text)
     if not anywhere or inner == text:
         return frozenset({literal(inner)})
     return frozenset({literal(inner), literal(text)})

@@ -11,10 +11,17 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
+SOURCE = "1ec6ae61df26fb06eb6ee7c588f14fd2ef1fbb3d69e83b463be92155b66d3ce5"
+"""Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
+
 native: Any = None
-"""The compiled module; None: nobody compiled it."""
+"""The compiled module; None: nobody compiled it, or not from these sources: another version's binary may say other
+things, and a line would be missed."""
 with suppress(ImportError):
-    from breachwatch.model import _native as native
+    from breachwatch.model import _native
+
+    if _native.SOURCE == SOURCE:
+        native = _native
 
 ODD, RECORD, BACKSLASH, OTHER = 1, 2, 4, 8
 """Flags of a survey: the block may hold NUL or a byte beyond ASCII (this one is exact); a line that begins with `{`, a

@@ -162,23 +162,6 @@ def _offset(sign: str, hours: str, minutes: str) -> tzinfo:
     return timezone(-span if sign == "-" else span)
 
 
-class AccessClock:
-    """`17/May/2015:10:05:03 +0000` to instants, one conversion per distinct second."""
-
-    def __init__(self) -> None:
-        self._cache: dict[str, datetime | None] = {}
-
-    def at(self, stamp: str, tz: tzinfo) -> datetime | None:
-        """The instant, or None where it is no time; `tz` is for stamps that name no offset."""
-        try:
-            return self._cache[stamp]
-        except KeyError:
-            if len(self._cache) >= MAX_CACHED:
-                self._cache.clear()
-            moment = self._cache[stamp] = _clf(stamp, tz)
-            return moment
-
-
 @lru_cache(MAX_CACHED)
 def is_access_time(stamp: str) -> bool:
     """True if it is a time in every zone; false at the ends of time, where that depends on the zone."""
@@ -187,7 +170,10 @@ def is_access_time(stamp: str) -> bool:
 
 @lru_cache(MAX_CACHED)
 def access_time(stamp: str, tz: tzinfo) -> datetime | None:
-    """The instant of a stamp, or None where it is no time; `tz` is for one that names no offset."""
+    """`17/May/2015:10:05:03 +0000` to an instant, None where it is no time; `tz` is for a stamp that names no offset.
+
+    One conversion per distinct second.
+    """
     return _clf(stamp, tz)
 
 

@@ -16,7 +16,7 @@ from breachwatch.parse.context import ParseContext
 from breachwatch.parse.encoding import fully_decoded, percent_decoded
 from breachwatch.parse.event import event_id, line_fields, unparsable, visible_text
 from breachwatch.parse.memory import Memory
-from breachwatch.parse.timestamp import AccessClock, access_time, is_access_time
+from breachwatch.parse.timestamp import access_time, is_access_time
 from breachwatch.parse.weberror import WebErrorReader
 
 Fields = dict[str, FieldValue]
@@ -68,7 +68,6 @@ class WebParser:
         self.memory = memory or Memory()
         self._access = LogSource(product, "webserver", "")
         self._errors = WebErrorReader(product)
-        self._clock = AccessClock()
 
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]:
         """One event."""
@@ -86,7 +85,7 @@ class WebParser:
         if found is not None:
             address, user, stamp, method, path, query, version, status, size, referrer, agent, rest = found.groups()
             source = ip_of(address)
-            at_utc = self._clock.at(stamp, context.tz)
+            at_utc = access_time(stamp, context.tz)
             if source is not None and at_utc is not None:
                 self.memory.note(at_utc)
                 fields = line_fields(line, context.host, text)
@@ -126,7 +125,7 @@ class WebParser:
         fields = line_fields(line, context.host, text)
         stamp = access_fields(text, fields)
         if stamp is not None:
-            at_utc, logsource = self._clock.at(stamp, context.tz), self._access
+            at_utc, logsource = access_time(stamp, context.tz), self._access
         else:
             at_utc = self._errors.read(text, fields, context.tz)
             logsource = self._errors.logsource

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import sys
 import sysconfig
+import types
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from breachwatch import model
+from breachwatch.model import passes as passes_module
 from breachwatch.model.passes import BACKSLASH, ODD, OTHER, RECORD, native, passes
 from tests.conftest import ROOT
 
@@ -86,15 +92,55 @@ def test_lanes_do_not_overflow():
     assert native.survey(data)[0] == len(data)
 
 
+@cache
+def build() -> Any:
+    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("compiler", ["no-such-compiler", "false", "sh -c 'echo error: disk full >&2; exit 1'"])
+def test_an_install_without_a_compiler_that_works_goes_on_and_says_why(tmp_path, monkeypatch, compiler):
+    sources = tmp_path / build().SOURCES
+    sources.mkdir(parents=True)
+    (sources / "a.c").write_text("int a;")
+    monkeypatch.setenv("CC", compiler)
+    said: list[str] = []
+    data: dict[str, Any] = {"artifacts": []}
+    hook = object.__new__(build().NativeHook)
+    app = types.SimpleNamespace(display_warning=said.append)
+    monkeypatch.setattr(build().NativeHook, "app", app)
+    monkeypatch.setattr(build().NativeHook, "root", str(tmp_path))
+    hook.initialize("standard", data)
+    assert data == {"artifacts": []}, "the wheel is pure Python"
+    assert len(said) == 1
+    assert "slower" in said[0]
+    assert not list(tmp_path.rglob("*.so"))
+
+
 def test_what_is_compiled_is_what_is_written():
     """It is compiled whenever the package is installed, if there is a compiler."""
+    assert build().digest_of(ROOT / build().SOURCES) == passes_module.SOURCE, "set SOURCE in passes.py to the first"
     if native is None:
         if shutil.which("cc") and Path(sysconfig.get_path("include"), "Python.h").exists():
             pytest.fail("there is a compiler, but nothing compiled: pip install --no-build-isolation --no-deps -e .")
         pytest.skip("no C compiler: Python's own passes are used")
-    spec = importlib.util.spec_from_file_location("hatch_build", ROOT / "hatch_build.py")
+    assert native.SOURCE == passes_module.SOURCE
+
+
+def test_a_binary_of_other_sources_is_left_alone(monkeypatch):
+    """Its flags may mean something else: lines would be missed."""
+    stale = types.ModuleType("breachwatch.model._native")
+    vars(stale).update(SOURCE="0" * 64, survey=lambda _: (0, 0))
+    monkeypatch.setitem(sys.modules, "breachwatch.model._native", stale)
+    monkeypatch.setattr(model, "_native", stale, raising=False)
+    spec = importlib.util.spec_from_file_location("fresh_passes", passes_module.__file__)
     assert spec is not None
     assert spec.loader is not None
-    build = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(build)
-    assert build.digest_of(ROOT / build.SOURCES) == native.SOURCE, "pip install --no-build-isolation --no-deps -e ."
+    fresh = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(fresh)
+    assert fresh.native is None
+    assert fresh.survey(b"a\n")[0] == 1
