@@ -159,9 +159,11 @@ class Plan:
         self.work += work
         self.scanned_bytes += len(data)
         found: list[Candidate] = []
-        entry_of = self._entry
+        known, entry_of = self._sets.get, self._entry
         for start, end, hit, entry in self._with_others(data, lines) if self.open else lines:
             rules, narrow = entry or entry_of(hit)
+            if type(narrow) is _Unasked:  # an earlier line of this block may have had it asked since
+                rules, narrow = known(hit) or (rules, narrow)
             if narrow is not None:
                 rules = narrow(data[start:end])
             if rules == ():

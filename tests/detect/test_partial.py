@@ -1,0 +1,121 @@
+"""Access lines judged from their parts: as the reference does, with a memory that nobody can make large."""
+
+from __future__ import annotations
+
+import pytest
+
+from breachwatch.app.pipeline import Pipeline, SourceFormat
+from breachwatch.detect import partial, plan
+from breachwatch.detect.engine import Detector
+from breachwatch.detect.partial import PartsProgram, Programs, Verdicts
+from breachwatch.detect.plan import Plan, Scope
+from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Rule
+from breachwatch.detect.ruleset import RuleSet
+from breachwatch.detect.sample import Sampler
+from breachwatch.detect.values import ANY, Text
+from breachwatch.model import Block, Level, LogSource, RuleRef
+from breachwatch.parse.rawform import FORMS
+from tests.detect.sigma import REFERENCE
+
+NGINX = LogSource("nginx", "webserver", "")
+
+
+def holds(field: str, text: str) -> FieldTest:
+    return FieldTest(field=field, value=Text(pieces=(ANY, text, ANY)), text="")
+
+
+def word(text: str) -> Keyword:
+    return Keyword(value=Text(pieces=(ANY, text, ANY)), text=text)
+
+
+def rule(condition: Condition) -> Rule:
+    return Rule(ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=NGINX, condition=condition, source="t")
+
+
+def line(query: str = "x=1", agent: str = "curl", size: int = 1) -> bytes:
+    return f'203.0.113.7 - - [17/May/2025:10:05:03 +0000] "GET /a?{query} HTTP/1.1" 200 {size} "-" "{agent}"'.encode()
+
+
+def program(condition: Condition) -> PartsProgram:
+    made = Programs([rule(condition)], FORMS["nginx"], thorough=True)._made((0,), None)
+    assert isinstance(made, PartsProgram)
+    return made
+
+
+def test_lines_with_the_same_parts_are_judged_once(monkeypatch):
+    judged = program(And((holds("url.query", "evil"), Not(holds("user_agent.original", "nagios")))))
+    assert judged.matching(line("evil=1")) == (0,)
+    monkeypatch.setattr(judged, "_found", lambda *_: pytest.fail("judged again"))
+    assert judged.matching(line("evil=1", size=77)) == (0,)
+
+
+def test_what_differs_in_a_part_that_is_read_is_judged_anew():
+    judged = program(And((holds("url.query", "evil"), Not(holds("user_agent.original", "nagios")))))
+    answers = [judged.matching(line(query, agent)) for query in ("evil", "good") for agent in ("curl", "nagios")]
+    assert answers * 2 == [(0,), (), (), ()] * 2
+    assert judged.matching(line("evil", "nagios")) == ()
+
+
+def test_keywords_depend_on_more_than_the_parts():
+    judged = program(And((holds("url.query", "evil"), word("203.0.113.7"))))
+    assert judged.matching(line("evil")) == (0,)
+    assert judged.matching(line("evil").replace(b"203.0.113.7", b"203.0.113.8")) == ()
+
+
+def test_a_line_of_another_shape_is_left_to_the_reference():
+    assert program(holds("url.query", "evil")).matching(b"2025/05/17 10:05:03 [error] 1#0: *1 evil") is None
+
+
+def test_a_rule_about_what_the_line_does_not_tell_gets_no_code():
+    for field in ("source.ip", "log.file.path", "host.name", "event.outcome", "@timestamp"):
+        assert Programs([rule(holds(field, "x"))], FORMS["nginx"])._made((0,), None) is None
+
+
+def test_verdicts_take_bounded_room(monkeypatch):
+    monkeypatch.setattr(partial, "MAX_VERDICTS_BYTES", 10_000)
+    kept, tables = Verdicts(), []
+    for _ in range(3):
+        tables.append(kept.table())
+        for number in range(500):
+            kept.keep(tables[-1], (f"{number:050}",), ())
+            assert sum(map(len, tables)) * 350 <= 10_000
+    kept.keep(tables[0], ("x" * 5_000,), ())
+    assert ("x" * 5_000,) not in tables[0]
+
+
+def test_parts_that_never_come_again_are_no_longer_remembered():
+    judged = program(holds("url.query", "evil"))
+    for number in range(partial.REST + 1):
+        assert judged.matching(line(f"n={number}")) == ()
+    assert judged._verdicts is None
+    assert judged.matching(line("evil")) == (0,)
+
+
+def test_combinations_that_match_anyway_are_not_asked_about(monkeypatch):
+    asked: list[object] = []
+    ask = Plan.ask
+
+    def noted(self, hit, rules, seen):
+        asked.append(hit)
+        return ask(self, hit, rules, seen)
+
+    monkeypatch.setattr(Plan, "ask", noted)
+    for verdict, times in (((0,), 0), ((), 1)):
+        asked.clear()
+        made = Plan([rule(word("evil"))], FORMS["nginx"], Scope())
+        data = (line("evil") + b"\n") * (2 * plan.WORTH_IT)
+        for _ in range(3):
+            made.look(data, lambda *_, verdict=verdict: verdict)
+        assert len(asked) == times
+
+
+def test_a_parser_holds_no_block_once_it_was_read():
+    work = Pipeline(
+        host="h", detector=Detector(RuleSet(rules=(rule(word("evil")),))), now=lambda: REFERENCE,
+        sampler=Sampler(every=0),
+    )  # fmt: skip
+    how = SourceFormat(format="nginx")
+    assert list(work.matches(Block(source="x", data=(line() + b"\n") * 9, generation="g"), how)) == []
+    (parser,) = work._parsers.values()
+    assert parser.memory.is_whole
+    assert parser.memory._catch_up is None
