@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "1ec6ae61df26fb06eb6ee7c588f14fd2ef1fbb3d69e83b463be92155b66d3ce5"
+SOURCE = "2d432b6398a82240065b21375b6028d244d017cf01a1900f80a4afb3be416e39"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

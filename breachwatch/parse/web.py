@@ -50,6 +50,7 @@ _PROXY_MANAGER = re.compile(
     rf" {_QUOTED} \[Client (\S{{1,64}})\]"
     rf" \[Length (\d{{1,18}}|-)\] \[Gzip [^\]]{{1,16}}\](?: \[Sent-to [^\]]{{1,256}}\])? {_QUOTED} {_QUOTED}"
 )
+_WORD = re.compile(r"[A-Za-z0-9.:_-]+")
 _METHOD = re.compile(r"[A-Z][A-Za-z_-]{0,31}", re.ASCII)
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{0,15}://([^/?#]*)([^?#]*)")
 _FORWARDED = re.compile(r'"([^"]{2,512})"')
@@ -280,12 +281,17 @@ def decoded_query(query: str) -> str:
 
 
 def plain_parts(text: str, wanted: int) -> Parts | None:
-    """Some groups of `_PLAIN`, where a line of its shape has a client and a time that need no second look."""
+    """Some groups of `_PLAIN`, where a line of its shape has a client and a time that need no second look.
+
+    The client is an address as `WebParser.read` takes it; or nobody is logged in, and it is one word, in which the long
+    way finds nothing but a source.
+    """
     found = _PLAIN.fullmatch(text)
     if found is None or "\0" in text:
         return None
     parts = found.groups()
-    if not is_access_time(parts[2]) or (parts[1] != "-" and not is_ipv4(parts[0])):
+    is_client = is_ipv4(parts[0]) or (parts[1] == "-" and _WORD.fullmatch(parts[0]) is not None)
+    if not is_client or not is_access_time(parts[2]):
         return None
     return tuple([part for number, part in enumerate(parts) if wanted >> number & 1])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from breachwatch.cli.output import JsonLines, as_object, json_line
@@ -27,7 +27,6 @@ _values = st.recursive(
 )  # fmt: skip
 
 
-@settings(suppress_health_check=[HealthCheck.too_slow])  # the first draw builds Unicode tables
 @given(st.dictionaries(st.text(st.characters(exclude_categories=())), _values, max_size=6))
 def test_a_line_says_what_the_object_says_in_its_order(item):
     line = json_line(item)

@@ -312,6 +312,8 @@ ACCESS = (
     'shop.example:443 {ip} - - [17/May/2015:10:05:03 +0000] "GET http://{user}/{url} HTTP/1.1" {status} 1 "-" "-" "{ip}"',
     '2016/10/25 14:49:34 [error] 54053#0: *1 open() "/{url}" failed (2: No such file), client: {ip}, request: "GET /{url} HTTP/1.1"',
     '[Wed Jul 17 23:20:45 2013] [error] [client {ip}] user {user}: authentication failure for "/{url}": Password Mismatch',
+    '{url} - {user} [17/May/2015:10:05:03 +0000] "GET /{url} HTTP/1.1" {status} 203 "-" "{word}"',
+    '{ip},{user} - - [17/May/2015:10:05:03 +0000] "GET /{url}?{url} HTTP/1.1" {status} 203 "-" "{word}"',
 )  # fmt: skip
 
 USERS = ("root", "admin", "\u212aurt", "b\u00f6b", "o'neil", "x y", "\u0661\u0662", "a\tb", "invalid user", "")

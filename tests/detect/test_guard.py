@@ -167,7 +167,7 @@ def test_every_text_that_an_expression_matches_holds_its_stretch(pattern):
     """However JSON writes the text, as long as it escapes nothing that it need not."""
     as_json, as_is = (stretch(pattern, 0, escapes_json=how) for how in (True, False))
 
-    @settings(max_examples=150, deadline=None)
+    @settings(max_examples=150)
     @given(st.from_regex(pattern), st.booleans())
     def holds(text: str, upper: bool) -> None:
         if re.search(pattern, text) is None or list(foreign_lines(text.encode("utf-8", "surrogatepass"), digits=False)):

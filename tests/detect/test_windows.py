@@ -164,7 +164,7 @@ def correlated(detector: Detector, event: Event) -> list[Match]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind} {case.bounds or case.expression}")
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(rows=events_strategy, data=st.data())
 def test_every_correlation_tells_exactly_the_windows_of_the_oracle(case, rows, data):
     group_by = data.draw(st.sampled_from([(), ("src",), ("src", "user")]))
@@ -184,7 +184,7 @@ def test_every_correlation_tells_exactly_the_windows_of_the_oracle(case, rows, d
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.kind} {case.bounds or case.expression}")
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(rows=events_strategy, data=st.data())
 def test_a_crash_anywhere_changes_nothing_of_what_is_told(case, rows, data):
     """State and offset are stored together; what was read after them is read again, and told under the same ids."""
@@ -244,7 +244,6 @@ correlation:
 
 
 @pytest.mark.parametrize("generate", [True, False])
-@settings(deadline=None)
 @given(rows=events_strategy, data=st.data())
 def test_a_chain_reads_groups_and_ends_of_windows_as_the_oracle_does(generate, rows, data):
     detector = Detector(loaded_chain(generate=generate))

@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from breachwatch.app.pipeline import daemon_signal, gap_signal, heartbeat_signal
@@ -68,7 +68,6 @@ json_values = st.recursive(
 )
 
 
-@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # the first draw builds Unicode tables
 @given(st.dictionaries(st.sampled_from(sorted(ECS_TYPES)) | st.text(st.characters(), max_size=20), json_values))
 def test_any_event_becomes_a_document_that_fits_the_mapping(fields):
     assert_fits(source_of(of_fields("m", fields)))
@@ -135,7 +134,6 @@ def test_index_and_id_depend_on_the_signal_alone():
     assert (first.index, first.id) == (later.index, later.id) == ("bw-alerts-2026.03", "m")
 
 
-@settings(deadline=None)
 @given(st.text(st.characters(), max_size=600))
 def test_an_id_never_needs_escaping_and_is_never_too_long(text):
     made = document_id(text)

@@ -489,7 +489,7 @@ def test_an_idle_engine_writes_nothing(installed: Installed, clock: FakeClock) -
     assert list(installed.entries()) == []
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fates=st.lists(st.sampled_from(["ok", "no", "later", "lost", "down"]), min_size=1, max_size=25))
 def test_whatever_happens_every_person_ends_told_or_listed(
     tmp_path_factory: pytest.TempPathFactory, fates: list[str]

@@ -184,7 +184,7 @@ def execution(serial: int, at: float = 1783414661.35, end: bool = True) -> list[
     return [part.replace("1783414661.350:487", f"{at:.3f}:{serial}") for part in parts]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12), single=st.integers(0, 4))
 def test_parts_of_many_events_may_be_mixed_in_any_way(seed, count, single):
     chance = random.Random(seed)
@@ -204,7 +204,7 @@ def test_parts_of_many_events_may_be_mixed_in_any_way(seed, count, single):
     assert len({event.id for event in events}) == len(events)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10**6), cut=st.integers(0, 60))
 def test_a_restart_between_the_parts_of_an_event_makes_no_difference(seed, cut):
     chance = random.Random(seed)

@@ -49,7 +49,7 @@ TAILS = st.one_of(
 OFFSETS = st.integers(min_value=0, max_value=2**40)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 @given(head=st.sampled_from(HEADS), tail=TAILS, offset=OFFSETS, kind=st.sampled_from(sorted(FORMATS)))
 def test_no_bytes_whatever_raise_or_vanish(head, tail, offset, kind):
     parser = parser_for(kind)
@@ -62,7 +62,7 @@ def test_no_bytes_whatever_raise_or_vanish(head, tail, offset, kind):
     assert len(events) + len(waiting) >= 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(user=st.text(alphabet=st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"]), max_size=60))
 def test_no_user_name_moves_the_address(user):
     line = f"Feb 28 06:55:46 a sshd[7]: Failed password for invalid user {user} from 203.0.113.7 port 5 ssh2"
@@ -140,7 +140,6 @@ def test_undecodable_bytes_and_nul_are_shown():
     assert event.fields["message"] == "\\xff\\x00é"
 
 
-@settings(deadline=None)
 @given(
     first=st.tuples(
         st.text(max_size=5), st.text(max_size=5), OFFSETS, st.binary(max_size=5), st.text(max_size=5), OFFSETS

@@ -221,6 +221,13 @@ CLIENTS = (
     "host.example",
     "\u0661.2.3.4",
     "",
+    '%2e""',
+    "1.2.3.4,bob",
+    "10.0.0.2,bob",
+    '"1.2.3.4',
+    "[17/May/2025:10:05:03",
+    "-",
+    "::",
 )
 PIECES = ("%2e", "%25", "+", "?", "&", "..", "\\x41", '"', " ", "é", "\u0663", "\0", "\n", "\r", "HTTP/1.1", "/")
 WORDS = st.lists(st.sampled_from(PIECES) | st.text(max_size=5), max_size=4).map("".join)

@@ -196,7 +196,7 @@ def test_a_file_name_that_is_no_utf8_in_words_about_it_is_stored_visibly(tmp_pat
     store.close()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     words=st.text(st.characters(codec=None, categories=None, exclude_categories=()), max_size=20),
     key=st.text(max_size=5),

@@ -124,7 +124,7 @@ def test_lines_of_any_length_and_holes_do_not_look_like_rewriting(log, read: Mak
     assert "rewritten" not in reader.reasons
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     size=st.integers(1, 40 * LEAF_BYTES),
     cuts=st.lists(st.integers(1, 3 * LEAF_BYTES), min_size=1, max_size=6),

@@ -104,7 +104,7 @@ Connect = Callable[[Heard], socket.socket]
 # -- framing
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     messages=st.lists(
         st.tuples(
@@ -126,7 +126,7 @@ def test_messages_cut_anywhere_are_the_same_with_both_framings_mixed(messages, c
     assert found == [data for _, data in messages]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     stream=st.lists(
         st.sampled_from([b"1", b"9", b"0", b" ", b"<", b"\n", b"x", b"\0", b"\r", b"12 <1>"]), max_size=60

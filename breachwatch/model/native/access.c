@@ -81,6 +81,14 @@ static int is_ipv4(Text text) {
     return text.at == text.end;
 }
 
+/* A name or an address of any kind, and no list of them. */
+static int is_word(Text text) {
+    for (const char *at = text.at; at < text.end; at++)
+        if (!is_digit(*at) && !(*at >= 'A' && *at <= 'Z') && !(*at >= 'a' && *at <= 'z') && memchr(".:_-", *at, 4) == NULL)
+            return 0;
+    return 1;
+}
+
 /* The twin of `_PLAIN` in web.py, and of what `usual_parts` there asks of it. */
 static int split_access(Text rest, Text *parts) {
     memset(parts, 0, PARTS * sizeof *parts);
@@ -122,7 +130,7 @@ static int split_access(Text rest, Text *parts) {
         }
     }
     int is_nobody = length(parts[USER]) == 1 && *parts[USER].at == '-';
-    return rest.at == rest.end && (is_nobody || is_ipv4(parts[ADDRESS]));
+    return rest.at == rest.end && (is_ipv4(parts[ADDRESS]) || (is_nobody && is_word(parts[ADDRESS])));
 }
 
 PyObject *access_parts(PyObject *module, PyObject *const *args, Py_ssize_t count) {
