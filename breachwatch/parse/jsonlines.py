@@ -158,9 +158,10 @@ def record_time(record: Mapping[str, FieldValue], context: ParseContext) -> date
 
 
 def time_in(data: bytes, context: ParseContext) -> datetime | None:
-    """The instant that the record of a line names, all that is remembered of it; None: the line has to be parsed."""
-    if REALTIME.encode() in data:
-        return None
+    """The instant that the record of a line names, all that is remembered of it; None: the line has to be parsed.
+
+    Records of the journal, which `auto` reads otherwise, are never skipped (`dirty_words` of the form).
+    """
     record = decoded_record(data)
     return None if isinstance(record, str) else record_time(record, context)
 

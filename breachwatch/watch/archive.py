@@ -5,6 +5,8 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
+import stat
 import zlib
 from collections.abc import Iterator
 from dataclasses import replace
@@ -33,6 +35,9 @@ XZ_MEMORY = 128 << 20
 ZSTD_WINDOW = 128 << 20
 """The same for .zst; `zstd -19` needs 8 MB, `--long` 128 MB."""
 
+LINE_END_BYTES = 4_096
+"""Where the end of a line is looked for before a plain file is read."""
+
 
 def packing_of(head: bytes) -> str | None:
     """How a file that begins like this is compressed; None if it is not."""
@@ -55,7 +60,25 @@ def unpacked(file: BinaryIO) -> BinaryIO:
 
             reader = zstandard.ZstdDecompressor(max_window_size=ZSTD_WINDOW)
             return cast("BinaryIO", reader.stream_reader(file, read_across_frames=True, closefd=False))
-    return file
+    return cast("BinaryIO", _Plain(file)) if stat.S_ISREG(os.fstat(file.fileno()).st_mode) else file
+
+
+class _Plain:
+    """A file that is read up to a line feed wherever there is one: what was read needs no copy to be whole lines."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._descriptor = file.fileno()
+        self._at = 0
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; b"" at the end. Raises: OSError."""
+        end = os.pread(self._descriptor, LINE_END_BYTES, max(self._at, self._at + size - LINE_END_BYTES))
+        whole = end.rfind(b"\n") + 1
+        if whole and len(end) == LINE_END_BYTES < size:
+            size -= LINE_END_BYTES - whole
+        data = os.pread(self._descriptor, size, self._at)
+        self._at += len(data)
+        return data
 
 
 class _Xz:
@@ -183,12 +206,11 @@ class PackedTail:
         if self._at == 0:
             self._head = chunk[:HEAD_BYTES]
         self._at += len(chunk)
-        stop = self._cutter.whole_until(chunk)
-        data, rest = self._rest + memoryview(chunk)[:stop], chunk[stop:]  # copied once: whole lines are a block then
+        data = self._rest + chunk
         pieces, used = self._cutter.cut(data)
         self.changed = True
         self._before = (self._before + data[max(0, used - TAIL_BYTES) : used])[-TAIL_BYTES:]
-        self._rest = data[used:] + rest
+        self._rest = data[used:]
         yield from pieces
 
     def _finish(self) -> Iterator[Piece]:

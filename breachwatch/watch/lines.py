@@ -67,12 +67,6 @@ class Cutter:
         if self._encoding is None:
             self._encoding = self._framing.encoding_of(head)
 
-    def whole_until(self, chunk: bytes) -> int:
-        """How much of what comes next is worth showing now: up to its last line feed, if that is easily told."""
-        if self._encoding is not UTF_8 or self._starts is not None:
-            return len(chunk)
-        return chunk.rfind(b"\n") + 1 or len(chunk)
-
     def cut(self, chunk: bytes, *, flush: bool = False) -> tuple[list[Piece], int]:
         """What the chunk holds, and how many of its bytes are used up. `flush`: a record has no more lines to come."""
         if self.offset == 0:

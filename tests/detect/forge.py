@@ -11,6 +11,7 @@ import json
 import random
 from collections.abc import Callable, Sequence
 from typing import Any
+from urllib.parse import quote
 
 from breachwatch.detect.rule import (
     And,
@@ -143,22 +144,28 @@ Known = Sequence[tuple[str, str]]
 """Names and texts of fields that lines at hand have."""
 
 
+def keyword(draw: random.Random, text: str) -> Keyword:
+    """A search for a text in the whole line."""
+    pieces = pieces_of(draw, text)
+    return Keyword(
+        Text((ANY, *pieces, ANY) if pieces else ()) if draw.random() < 0.8 else Regex(draw.choice(REGEXES)), ""
+    )
+
+
 def condition(draw: random.Random, known: Known, names: Sequence[str], depth: int = 0) -> Condition:
     """A condition about such fields."""
     kind = draw.randrange(14 if depth < LEAF else 8)
     if kind >= 8:
         parts = tuple(condition(draw, known, names, depth + 1) for _ in range(draw.randint(1, 3)))
         return Not(parts[0]) if kind == 8 else And(parts) if kind < 12 else Or(parts)
+    if kind == 1 or not names:
+        return keyword(draw, draw.choice(known)[1] if known and draw.random() < 0.8 else value_text(draw))
     name, text = draw.choice(known) if known and draw.random() < 0.8 else (draw.choice(names), value_text(draw))
     also = (draw.choice(names),) if draw.random() < 0.2 else ()
     if also and draw.random() < 0.5:
         name, also = draw.choice(names), (name,)
     if kind == 0 and draw.random() < 0.5:
         return draw.choice((IsNull(name, also), Exists(name, draw.random() < 0.5, also)))
-    if kind == 1:
-        pieces = pieces_of(draw, text)
-        value = Text((ANY, *pieces, ANY) if pieces else ()) if draw.random() < 0.8 else Regex(draw.choice(REGEXES))
-        return Keyword(value, "")
     if kind == 2 and draw.random() < 0.3:
         if draw.random() < 0.5:
             return TimePart(name, "hour", "gte", 10.0, also)
@@ -313,6 +320,10 @@ ACCESS = (
     '2016/10/25 14:49:34 [error] 54053#0: *1 open() "/{url}" failed (2: No such file), client: {ip}, request: "GET /{url} HTTP/1.1"',
     '[Wed Jul 17 23:20:45 2013] [error] [client {ip}] user {user}: authentication failure for "/{url}": Password Mismatch',
     '{url} - {user} [17/May/2015:10:05:03 +0000] "GET /{url} HTTP/1.1" {status} 203 "-" "{word}"',
+    *(
+        '203.0.113.7 - - [17/May/2015:10:05:03 +0000] "GET /{calm}?q={calm} HTTP/1.1" {code} 203 "-" "{said}"',
+        '203.0.113.7 - bob [17/May/2015:10:05:03 +0000] "POST /{calm} HTTP/1.1" {code} 1 "{said}" "{said}"',
+    ) * 4,
     '{ip},{user} - - [17/May/2015:10:05:03 +0000] "GET /{url}?{url} HTTP/1.1" {status} 203 "-" "{word}"',
 )  # fmt: skip
 
@@ -345,7 +356,8 @@ def text_line(draw: random.Random, shapes: Sequence[str], head: Callable[[random
     """One line of a text log, now and then damaged."""
     line = head(draw) + draw.choice(shapes).format(
         user=recased(draw, draw.choice(USERS)), ip=draw.choice(IPS), word=value_text(draw), url=url_text(draw),
-        status=draw.choice(("200", "404", "\u0662\u0660\u0660", "500")),
+        status=draw.choice(("200", "404", "\u0662\u0660\u0660", "500")), code=draw.choice((200, 404)),
+        calm=quote(value_text(draw), errors="ignore"), said=value_text(draw).replace('"', "").replace("\\", ""),
     )  # fmt: skip
     data = line.encode("utf-8", "surrogatepass").replace(b"\n", b" ")
     odd = draw.random()

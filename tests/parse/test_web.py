@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,8 @@ from breachwatch.model import LogSource
 from breachwatch.model.passes import native
 from breachwatch.parse.event import line_fields
 from breachwatch.parse.timestamp import MAX_CACHED, access_time
-from breachwatch.parse.web import USUAL_FIELDS, access_fields, plain_parts
-from tests.parse.samples import fields_of, parse_one, raw_line
+from breachwatch.parse.web import USUAL_FIELDS, access_fields, plain_parts, usual_parts, usual_time
+from tests.parse.samples import CONTEXT, fields_of, parse_one, raw_line
 
 ALL = (1 << 12) - 1
 AGENT = '"https://example.com/" "Mozilla/5.0 (X11)"'
@@ -209,7 +210,7 @@ STAMPS = (
     "01/Jan/0001:00:00:00 +2359", "31/Dec/9999:23:59:59 -2359", "01/Jan/0000:00:00:00", "00/Jan/2000:00:00:00",
     "01/Jun/1900:24:00:00", "01/Jun/1900:23:60:00", "01/Jun/1900:23:59:99 +9999", "01/jun/1900:23:59:00 +0000",
     "29/Feb/1900:00:00:00", "29/Feb/2000:00:00:00", "\u0661\u0667/May/2025:10:05:03 +0200",
-    "17/May/2025:10:05:03 0200 ",
+    "17/May/2025:10:05:03 0200 ", "01/Jan/0001:00:00:00", "31/Dec/9999:23:59:59",
 )  # fmt: skip
 CLIENTS = (
     "203.0.113.7",
@@ -262,6 +263,15 @@ def test_compiled_and_in_python_the_same_parts_are_found(line, wanted):
     if native is not None:
         assert native.access_parts(line, wanted) == plain_parts(line, wanted)
         assert native.access_parts(line + "\ud800", wanted) is None
+
+
+@pytest.mark.parametrize("stamp", STAMPS)
+def test_a_time_read_from_the_parts_is_the_one_that_the_parser_reads(stamp):
+    line = f'203.0.113.7 - - [{stamp}] "GET /a HTTP/1.1" 200 1'
+    assert usual_parts(line, ALL) == plain_parts(line, ALL)
+    for zone in (UTC, timezone(timedelta(hours=14)), timezone(-timedelta(hours=12))):
+        read = usual_time(line, zone)
+        assert read is None or read == parse_one(line, "nginx", replace(CONTEXT, tz=zone)).at_utc
 
 
 @given(access_lines())

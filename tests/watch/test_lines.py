@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import io
 import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -122,6 +123,26 @@ def test_a_hundred_megabyte_line_needs_no_memory(tmp_path, clock):
     tracemalloc.stop()
     assert texts(seen) == [b"before", b"x" * 4096, b"after"]
     assert peak < 4 << 20
+
+
+@given(
+    sizes=st.lists(st.sampled_from((0, 1, 100, 4_095, 4_096, 4_097, 9_000, 70_000, CHUNK_BYTES)), max_size=12),
+    ended=st.booleans(),
+)
+def test_a_plain_file_gives_the_lines_of_the_same_stream(tmp_path_factory, sizes, ended):
+    file = tmp_path_factory.getbasetemp() / "plain.log"
+    data = b"\n".join(b"%d" % number + b"x" * size for number, size in enumerate(sizes)) + b"\n" * ended
+    file.write_bytes(data)
+    of_file, of_stream = (
+        [
+            (piece.data, piece.offset, piece.length_bytes, piece.is_partial, piece.generation)
+            if isinstance(piece, RawLine)
+            else (piece.reason, piece.detail, piece.lost_bytes)
+            for piece in expand(list(read_pieces(item, max_line_bytes=65_536, clock=FakeClock())))
+        ]
+        for item in (file, io.BytesIO(data))
+    )
+    assert of_file == of_stream
 
 
 def test_a_long_line_being_written_is_given_once_when_it_ends(log: Path, read: MakeReader):
