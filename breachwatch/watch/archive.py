@@ -35,6 +35,9 @@ XZ_MEMORY = 128 << 20
 ZSTD_WINDOW = 128 << 20
 """The same for .zst; `zstd -19` needs 8 MB, `--long` 128 MB."""
 
+PORTION_BYTES = 1_000_000
+"""Read at a time: what is done once for each block hardly counts then, and it still fits the processor's cache."""
+
 LINE_END_BYTES = 4_096
 """Where the end of a line is looked for before a plain file is read."""
 
@@ -143,7 +146,7 @@ class PackedTail:
         self._head = b""
         self._before = b""
         self._rest = b""
-        self._chunk = chunk_size(max_line_bytes)
+        self._least = chunk_size(max_line_bytes)
         self._cutter = Cutter(
             known.source, clock=clock, max_line_bytes=max_line_bytes, framing=framing, offset=known.offset,
             generation=known.generation,
@@ -153,7 +156,9 @@ class PackedTail:
         """The next pieces, for about so many bytes; `done` after the last. Damage becomes a Gap."""
         left = budget_bytes
         while left > 0 and not self.done:
-            wanted = min(self._chunk, self._known.offset - self._at) if self._at < self._known.offset else self._chunk
+            wanted = max(self._least, min(PORTION_BYTES, left))
+            if self._at < self._known.offset:
+                wanted = min(wanted, self._known.offset - self._at)
             try:
                 chunk = self._stream.read(wanted)
             except _damage() as error:
