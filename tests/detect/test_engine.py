@@ -34,11 +34,12 @@ from tests.detect import forge
 PAIRS = int(os.environ.get("LONG_PAIRS", "12000"))
 """(rule, event) pairs per format; LONG_PAIRS=1000000 is the long form."""
 
-RULES, LINES = (2, 80, 80, 80), 12
+RULES, LINES = (2, 8, 20, 80), 12
 """Few rules leave lines to skip; many make many pairs."""
 REFERENCE = datetime(2026, 3, 1, 12, tzinfo=UTC)
 NO_SOURCE = LogSource()
-_PRINTABLE = re.compile(rb"[ -\[\]-~]+\n")
+_ODD = re.compile(rb"\\(?:u[0-9A-Fa-f]{4}|[^\n])|[^ -\[\]-~\n]")
+"""Escapes, and bytes that are not printable ASCII."""
 FORGED = ("json", "syslog", "nginx", "apache", "auto", "auditd")
 
 
@@ -173,11 +174,9 @@ def compare(seed: int, log_format: str) -> tuple[int, int, int]:
     """One handful of rules on one handful of lines: the pairs, the matches, and the lines judged by their bytes."""
     draw = random.Random(seed)
     shape = draw.choice(("syslog", "nginx", "json", "mixed", "mixed")) if log_format == "auto" else log_format
-    if draw.random() < 0.6:
-        lines = forge.lines(draw, shape, LINES)
-    else:  # a line with an odd byte is read whatever the rules
-        many = forge.lines(draw, shape, 5 * LINES).splitlines(keepends=True)
-        lines = b"".join([line for line in many if _PRINTABLE.fullmatch(line)][:LINES])
+    lines = forge.lines(draw, shape, LINES)
+    if draw.random() < 0.4:  # a line with an odd byte is read whatever the rules
+        lines = _ODD.sub(b"_", lines)
     data = blocks(lines * draw.choice((1, 4)), draw)
     logsource = draw.choice((None, None, LogSource("linux", "process_creation", "")))
     how = SourceFormat(format=log_format, logsource=logsource)
@@ -188,7 +187,7 @@ def compare(seed: int, log_format: str) -> tuple[int, int, int]:
     if draw.random() < 0.5:  # of rules about other fields, a line that matches several is hardly ever judged from bytes
         names = told_by_lines(shape, names)
         known = [(name, text) for name, text in known if name in names]
-        count = min(count, 20)
+        count = min(count, 8)
     rules = RuleSet(rules=tuple(forge.rule(draw, number, known, names) for number in range(count)))
     any_logsource = logsource is None and draw.random() < 0.7
     library = draw.choice(("hyperscan", None, "ahocorasick_rs"))
@@ -231,7 +230,7 @@ def test_forged_rules_match_the_same_forged_lines_as_by_the_reference(log_format
     assert matches > pairs / 200, "forged rules must match forged lines, or the comparison says nothing"
     print(log_format, pairs, matches, judged)
     if partial.WORTH_IT == 1 and log_format != "auditd":
-        assert judged > pairs / 1_000, "some lines must be judged by their bytes, or nothing compares that"
+        assert judged > pairs / 10_000, "some lines must be judged by their bytes, or nothing compares that"
 
 
 def answered(log_format: str, condition: Condition, *lines: bytes, library: str = "hyperscan") -> list[int]:
