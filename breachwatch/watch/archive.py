@@ -75,7 +75,10 @@ class _Plain:
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; b"" at the end. Raises: OSError."""
-        end = os.pread(self._descriptor, LINE_END_BYTES, max(self._at, self._at + size - LINE_END_BYTES))
+        try:
+            end = os.pread(self._descriptor, LINE_END_BYTES, max(self._at, self._at + size - LINE_END_BYTES))
+        except OSError:  # what stands before a bad block is read all the same
+            end = b""
         whole = end.rfind(b"\n") + 1
         if whole and len(end) == LINE_END_BYTES < size:
             size -= LINE_END_BYTES - whole

@@ -75,14 +75,14 @@ def test_a_rule_made_to_stall_the_load_is_refused_within_two_cpu_seconds(name):
 @pytest.mark.parametrize(
     "condition", ["1 of s*", " or ".join(f"s{number}" for number in range(10_000))], ids=["of", "or"]
 )
-def test_ten_thousand_branches_load_within_ten_cpu_seconds_and_answer_within_a_tenth_of_one(condition):
+def test_ten_thousand_branches_load_within_six_cpu_seconds_and_answer_within_fifty_milliseconds(condition):
     text = HEAD + branches(10_000) + f"\n  condition: {condition}\n"
     started = time.process_time()
     (rule,) = load(text).rules
-    assert time.process_time() - started < 10
+    assert time.process_time() - started < 6
     hit, miss = events_of([{"f": "v9999"}, {"f": "v10000"}])
     assert (matches(rule, hit), matches(rule, miss)) == (True, False)
-    assert cpu_s(lambda: matches(rule, miss)) < 0.1
+    assert cpu_s(lambda: matches(rule, miss)) < 0.05
 
 
 @pytest.mark.parametrize("pattern", CATASTROPHIC)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import io
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 
 from breachwatch.errors import ConfigError
 from breachwatch.model import Block, Gap, RawLine
-from breachwatch.watch.archive import read_pieces
+from breachwatch.watch.archive import LINE_END_BYTES, read_pieces
 from breachwatch.watch.framing import Framing, resolve, whole_characters
 from breachwatch.watch.lines import CHUNK_BYTES, Cutter, chunk_size
 from tests.conftest import FakeClock
@@ -143,6 +145,25 @@ def test_a_plain_file_gives_the_lines_of_the_same_stream(tmp_path_factory, sizes
         for item in (file, io.BytesIO(data))
     )
     assert of_file == of_stream
+
+
+def test_lines_before_a_bad_block_of_a_disk_are_read(tmp_path, clock, monkeypatch):
+    log = tmp_path / "x.log"
+    log.write_bytes(b"a line\n" * 100_000)
+    bad, pread = 300_000, os.pread
+
+    def damaged(descriptor: int, size: int, at: int) -> bytes:
+        if at >= bad:
+            raise OSError(errno.EIO, "Input/output error")
+        if at + size > bad and size <= LINE_END_BYTES:
+            raise OSError(errno.EIO, "Input/output error")
+        return pread(descriptor, min(size, bad - at), at)
+
+    monkeypatch.setattr("breachwatch.watch.archive.os.pread", damaged)
+    *lines, gap = list(expand(list(read_pieces(log, max_line_bytes=4096, clock=clock))))
+    assert texts(lines) == [b"a line"] * (bad // 7) + [b"a line"[: bad % 7]]
+    assert isinstance(gap, Gap)
+    assert (gap.reason, "Input/output error" in gap.detail) == ("unreadable", True)
 
 
 def test_a_long_line_being_written_is_given_once_when_it_ends(log: Path, read: MakeReader):
