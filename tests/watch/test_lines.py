@@ -166,6 +166,16 @@ def test_lines_before_a_bad_block_of_a_disk_are_read(tmp_path, clock, monkeypatc
     assert (gap.reason, "Input/output error" in gap.detail) == ("unreadable", True)
 
 
+def test_a_disk_that_gives_less_than_was_asked_for_loses_nothing(tmp_path, clock, monkeypatch):
+    log = tmp_path / "x.log"
+    log.write_bytes(b"a line\n" * 10_000)
+    pread = os.pread
+    monkeypatch.setattr(
+        "breachwatch.watch.archive.os.pread", lambda descriptor, size, at: pread(descriptor, min(size, 5_000), at)
+    )
+    assert texts(list(expand(list(read_pieces(log, max_line_bytes=4096, clock=clock))))) == [b"a line"] * 10_000
+
+
 def test_a_long_line_being_written_is_given_once_when_it_ends(log: Path, read: MakeReader):
     reader = read(log, max_line_bytes=1024)
     for _ in range(5):
