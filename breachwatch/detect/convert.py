@@ -13,7 +13,7 @@ from sigma.conditions import (
     ConditionOR,
     ConditionValueExpression,
 )
-from sigma.rule import SigmaRule
+from sigma.rule import SigmaDetections, SigmaLogSource
 from sigma.types import (
     CompareOperators,
     Placeholder,
@@ -60,13 +60,28 @@ MAX_LEAVES = 20_000
 """A condition with more items is refused: nobody could read it, and it would stall every event."""
 
 
-def condition_of(rule: SigmaRule, placeholders: Mapping[str, tuple[str, ...]]) -> Condition:
-    """The rule's conditions, any of which suffices. Raises: RuleError, SigmaError."""
-    parsed = [condition.parsed for condition in rule.detection.parsed_condition]
-    also = names_for(rule.logsource.category or "", rule.logsource.product or "", rule.logsource.service or "")
+def condition_of(
+    detection: SigmaDetections, logsource: SigmaLogSource, placeholders: Mapping[str, tuple[str, ...]]
+) -> Condition:
+    """What a rule (or filter) detects: its conditions, any of which suffices. They are used up.
+
+    Raises: RuleError, SigmaError, and what pySigma raises by mistake.
+    """
+    parsed = [condition.parsed for condition in detection.parsed_condition]
+    also = names_for(logsource.category or "", logsource.product or "", logsource.service or "")
     counter = _Counter(also, placeholders)
     parts = [_convert(item, counter) for item in parsed]
+    detection.parsed_condition.clear()
+    for named in detection.detections.values():
+        _part(named)
     return parts[0] if len(parts) == 1 else Or(tuple(parts))
+
+
+def _part(item: Any) -> None:
+    """Let pySigma's items forget what they are parts of: else they live until somebody looks for garbage."""
+    item.parent = None
+    for below in getattr(item, "detection_items", ()):
+        _part(below)
 
 
 class _Counter:
@@ -102,6 +117,10 @@ class _Counter:
 
 
 def _convert(item: Any, counter: _Counter) -> Condition:
+    item.parent = None  # as in `_part`
+    if isinstance(item, ConditionFieldEqualsValueExpression):
+        counter.leaf()
+        return _field(item.field, counter.filled(item.value), counter)
     if isinstance(item, ConditionAND):
         return And(tuple(_convert(part, counter) for part in item.args))
     if isinstance(item, ConditionOR):
@@ -109,19 +128,20 @@ def _convert(item: Any, counter: _Counter) -> Condition:
     if isinstance(item, ConditionNOT):
         return Not(_convert(item.args[0], counter))
     counter.leaf()
-    if isinstance(item, ConditionFieldEqualsValueExpression):
-        return _field(item.field, counter.filled(item.value), counter)
     if isinstance(item, ConditionValueExpression):
         return _keyword(counter.filled(item.value))
     raise RuleError(f"a condition item of kind {type(item).__name__} is not supported")
 
 
 def _field(name: str, value: Any, counter: _Counter) -> Condition:  # noqa: PLR0911  # one return per kind of value
+    also = counter.also(name)
+    if isinstance(value, SigmaString):
+        text = _text(_pieces(value), cased=isinstance(value, SigmaCasedString))
+        return FieldTest(name, text, f"{name}: {value}", also)
     if isinstance(value, SigmaExpansion):
         for _ in value.values:
             counter.leaf()
         return Or(tuple(_field(name, counter.filled(item), counter) for item in value.values))
-    also = counter.also(name)
     if isinstance(value, SigmaNull):
         return IsNull(name, also)
     if isinstance(value, SigmaExists):
@@ -157,8 +177,6 @@ def _compare(name: str, value: SigmaCompareExpression, also: tuple[str, ...]) ->
 
 
 def _value(value: Any) -> Value:
-    if isinstance(value, SigmaString):
-        return _text(_pieces(value), cased=isinstance(value, SigmaCasedString))
     if isinstance(value, SigmaNumber):
         return Scalar(as_text(value.number) or "")
     if isinstance(value, SigmaBool):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 
-from breachwatch.detect.values import folded
+from breachwatch.detect.values import ALSO_FOLDED, folded
 
 FOLDS_INTO_ASCII = ("\u212a", "\u0130", "\u0131", "\u017f")
 """Kelvin sign, I with dot, i without, long s: for `folded` or `re.IGNORECASE` they equal ASCII letters."""
@@ -19,6 +19,8 @@ def _spelled_by() -> dict[str, frozenset[str]]:
     known: dict[str, set[str]] = {}
     for code in range(0x80, LAST_CASED):
         char = chr(code)
+        if char.lower() == char and char not in ALSO_FOLDED:
+            continue
         for part in folded(char):
             if part != char:
                 known.setdefault(part, set()).add(char)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from breachwatch.model import Level, LogSource, RuleRef
 
 if TYPE_CHECKING:
     from sigma.correlations import SigmaCorrelationRule
+    from sigma.filters import SigmaFilter
     from sigma.rule import SigmaRule
 
 MAX_ALIASES = 100
@@ -43,6 +45,9 @@ OWN_KEY = "breachwatch"
 RANGE_KEY = "breachwatch.range"
 """Further bounds of a correlation: the specification allows ranges, pySigma 2.0 takes one comparison."""
 
+STRING, MAPPING, SEQUENCE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq"))
+"""Tags of nodes. Source: YAML 1.1, tag repository."""
+
 OWN_FIELDS = {"group_by", "within", "opens_incident"}
 ACTIONS = {"global", "reset", "repeat"}
 
@@ -53,10 +58,17 @@ class _Document:
     line: int
     content: dict[str, Any]
     text: str
+    is_tree: bool
+    """No part of it is an alias of another."""
 
     @property
     def where(self) -> str:
         return f"{self.source}:{self.line}"
+
+    @property
+    def is_plain(self) -> bool:
+        """A rule that others may refer to, no correlation or filter."""
+        return not self.content.keys() & {"correlation", "filter"}
 
 
 def load_rules(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]] | None = None) -> RuleSet:
@@ -72,17 +84,17 @@ class _Loader:
         self.seen: dict[str, str] = {}
 
     def load(self, texts: Sequence[RuleText]) -> RuleSet:
-        parsed: list[tuple[Any, _Document]] = []
-        for text in texts:
-            for document in self._documents(text):
-                parsed.extend((item, document) for item in self._parse(document))
+        documents = [document for text in texts for document in self._documents(text)]
+        found = list(self._items(one for one in documents if not one.is_plain))
         from sigma.correlations import SigmaCorrelationRule
         from sigma.filters import SigmaFilter
 
-        filters = [item for item, _ in parsed if isinstance(item, SigmaFilter)]
-        plain = [(item, doc) for item, doc in parsed if not isinstance(item, SigmaFilter | SigmaCorrelationRule)]
-        related = [(item, doc) for item, doc in parsed if isinstance(item, SigmaCorrelationRule)]
-        related = self._resolve([item for item, _ in plain], related)
+        filters = [item for item, doc in found if isinstance(item, SigmaFilter) and self._is_sound(item, doc)]
+        related = [(item, doc) for item, doc in found if isinstance(item, SigmaCorrelationRule)]
+        plain: Iterable[tuple[Any, _Document]] = self._items(one for one in documents if one.is_plain)
+        if related:
+            plain = list(plain)
+            related = self._resolve([item for item, _ in plain], related)
         rules = [rule for item, doc in plain if (rule := self._rule(item, doc, filters)) is not None]
         correlations = self._correlations(related, {rule.ref.id: rule.logsource for rule in rules})
         content = sha256()
@@ -95,6 +107,10 @@ class _Loader:
             fingerprint=content.hexdigest(),
         )
 
+    def _items(self, documents: Iterable[_Document]) -> Iterator[tuple[Any, _Document]]:
+        """What pySigma makes of them, one by one: what is used up at once costs least."""
+        return ((item, document) for document in documents for item in self._parse(document))
+
     # -- text to documents ----------------------------------------------------------------------------------------
 
     def _documents(self, text: RuleText) -> list[_Document]:
@@ -102,6 +118,8 @@ class _Loader:
             self._refuse(text.source, f"the file is larger than {MAX_TEXT} characters")
             return []
         documents: list[_Document] = []
+        is_tree = "&" not in text.text  # no anchor, so no alias
+        is_small = is_tree and len(text.text) < MAX_NODES // 2  # a character makes two nodes at most: `,` in `{a,}`
         try:
             nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
             if text.text.count("*") > MAX_ALIASES and _alias_count(text.text) > MAX_ALIASES:
@@ -111,73 +129,66 @@ class _Loader:
                 if node is None:
                     continue
                 line = node.start_mark.line + 1
-                if _written_out(node, {}) > MAX_NODES:
+                if not is_small and _written_out(node, {}) > MAX_NODES:
                     self._refuse(f"{text.source}:{line}", f"more than {MAX_NODES} keys and values", "split the rule")
                     continue
-                content = _construct(node)
+                content = _construct(node, is_tree=is_tree)
                 if not isinstance(content, dict):
                     self._refuse(f"{text.source}:{line}", "a rule is a mapping of keys to values")
                     continue
-                documents.append(_Document(text.source, line, content, text.text))
-        except (yaml.YAMLError, RecursionError, ValueError) as error:
+                documents.append(_Document(text.source, line, content, text.text, is_tree))
+        except Exception as error:  # noqa: BLE001  # a boundary: no file may keep the others from being read
             mark = getattr(error, "problem_mark", None)
             line = mark.line + 1 if mark else 1
-            problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+            problem = getattr(error, "problem", None) or _said(error).splitlines()[0]
             self._refuse(f"{text.source}:{line}", f"not valid YAML: {problem}")
             return []
         return _with_actions(documents)
 
     def _parse(self, document: _Document) -> list[Any]:
-        from sigma.collection import SigmaCollection
-        from sigma.exceptions import SigmaError
-
         own = document.content.get(OWN_KEY)
         content = {key: value for key, value in document.content.items() if key != OWN_KEY}
         content, bounds = _without_range(content)
-        try:
-            collection = SigmaCollection.from_dicts(
-                [content], collect_errors=True, resolve_references=False, collect_filters=True
-            )
-            found = [*collection.rules, *collection.filters]
-            errors = [*collection.errors, *(error for item in found for error in item.errors)]
-        except (SigmaError, ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-            found, errors = [], [SigmaError(str(error))]
-        if errors or not found:
-            reason = str(errors[0]) if errors else "neither a rule, a correlation nor a filter"
-            self._refuse(_place(document, reason), _titled(document, reason))
-            return []
-        for item in found:
-            item.custom_attributes[OWN_KEY] = own
-            item.custom_attributes[RANGE_KEY] = bounds
-        return found
+        with self._refusing(document):
+            found, errors = _read(document, content)
+            for error in errors:
+                raise error
+            if not found:
+                raise RuleError("neither a rule, a correlation nor a filter")
+            for item in found:
+                item.custom_attributes[OWN_KEY] = own
+                item.custom_attributes[RANGE_KEY] = bounds
+            return found
+        return []
 
     # -- rules ----------------------------------------------------------------------------------------------------
 
-    def _rule(self, item: SigmaRule, document: _Document, filters: list[Any]) -> Rule | None:
-        from sigma.exceptions import SigmaError
-
+    def _is_sound(self, item: SigmaFilter, document: _Document) -> bool:
+        """A filter that cannot be asked is refused itself, not the rules that it is about."""
         from breachwatch.detect.convert import condition_of
 
-        try:
+        with self._refusing(document):
+            condition_of(item.filter, item.logsource, self.placeholders)
+            return True
+        return False
+
+    def _rule(self, item: SigmaRule, document: _Document, filters: list[Any]) -> Rule | None:
+        from breachwatch.detect.convert import condition_of
+
+        with self._refusing(document):
             for narrowing in filters:
                 item = narrowing.apply_on_rule(item)
             ref = self._ref(item, document, ("host.name",))
-            condition = condition_of(item, self.placeholders)
-        except RuleError as error:
-            self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
-            return None
-        except (SigmaError, ValueError, TypeError, RecursionError, re.error) as error:
-            self._refuse(_place(document, str(error)), _titled(document, str(error)))
-            return None
-        source = item.logsource
-        return Rule(
-            ref=ref,
-            logsource=LogSource(source.product or "", source.category or "", source.service or ""),
-            condition=condition,
-            source=document.where,
-            emits=bool(item._output),  # noqa: SLF001  # pySigma keeps "only read by correlations" here
-            name=item.name or "",
-        )
+            source = item.logsource
+            return Rule(
+                ref=ref,
+                logsource=LogSource(source.product or "", source.category or "", source.service or ""),
+                condition=condition_of(item.detection, source, self.placeholders),
+                source=document.where,
+                emits=bool(item._output),  # noqa: SLF001  # pySigma keeps "only read by correlations" here
+                name=item.name or "",
+            )
+        return None
 
     def _ref(self, item: SigmaRule | SigmaCorrelationRule, document: _Document, keys: tuple[str, ...]) -> RuleRef:
         name = str(item.id) if item.id else item.name or f"unnamed-{sha256(item.title.encode()).hexdigest()[:16]}"
@@ -203,16 +214,12 @@ class _Loader:
     ) -> list[tuple[SigmaCorrelationRule, _Document]]:
         """Bind references; a correlation whose rule is missing is refused. Referenced ones come first."""
         from sigma.collection import SigmaCollection
-        from sigma.exceptions import SigmaError
 
         everything = SigmaCollection([*plain, *(item for item, _ in related)], resolve_references=False)
         bound = []
         for item, document in related:
-            try:
+            with self._refusing(document):
                 item.resolve_rule_references(everything)
-            except (SigmaError, RecursionError) as error:
-                self._refuse(_place(document, str(error)), _titled(document, str(error)))
-            else:
                 bound.append((item, document))
         return bound
 
@@ -244,12 +251,20 @@ class _Loader:
     def _correlation(
         self, item: SigmaCorrelationRule, document: _Document, references: list[str]
     ) -> Correlation | None:
-        try:
+        with self._refusing(document):
             group_by = tuple(item.group_by or ())
             return _build_correlation(item, self._ref(item, document, group_by or ("host.name",)), references, document)
+        return None
+
+    @contextmanager
+    def _refusing(self, document: _Document) -> Iterator[None]:
+        """Whatever is wrong with one document, the others are read."""
+        try:
+            yield
         except RuleError as error:
             self._refuse(_place(document, error.message), _titled(document, error.message), error.hint)
-            return None
+        except Exception as error:  # noqa: BLE001  # a boundary: pySigma stumbles over what it does not expect
+            self._refuse(_place(document, _said(error)), _titled(document, _said(error)))
 
     def _refuse(self, where: str, reason: str, hint: str | None = None) -> None:
         self.refused.append(RuleError(" ".join(reason.split()), source=where, hint=hint))
@@ -387,14 +402,62 @@ def _written_out(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _construct(node: yaml.Node) -> Any:
+def _construct(node: yaml.Node, *, is_tree: bool) -> Any:
+    """What pySigma's loader makes of a document. Raises: yaml.YAMLError, and what it raises by mistake."""
     from sigma.rule.base import SigmaYAMLLoader
 
     loader = SigmaYAMLLoader("")
     try:
+        if is_tree:
+            with suppress(_UnusualError):
+                return _constructed(node, loader)
         return loader.construct_document(node)
     finally:
         loader.dispose()
+
+
+class _UnusualError(Exception):
+    """Only the loader itself knows what a node means."""
+
+
+def _constructed(node: yaml.Node, loader: Any) -> Any:
+    """The same for nodes without aliases, in half the time: nearly all are texts, lists of them, and mappings.
+
+    Raises: _UnusualError, and what the loader does.
+    """
+    tag, value = node.tag, node.value
+    if tag == STRING and isinstance(node, yaml.ScalarNode):
+        return value
+    if tag == MAPPING and isinstance(node, yaml.MappingNode):
+        made: dict[str, Any] = {}
+        for name, item in value:
+            if name.tag != STRING or not isinstance(name, yaml.ScalarNode):
+                raise _UnusualError
+            if name.value in made:
+                raise yaml.YAMLError(f"Duplicate key '{name.value}'")
+            made[name.value] = _constructed(item, loader)
+        return made
+    if tag == SEQUENCE and isinstance(node, yaml.SequenceNode):
+        return [_constructed(item, loader) for item in value]
+    if not isinstance(node, yaml.ScalarNode):
+        raise _UnusualError
+    return loader.construct_object(node, deep=True)
+
+
+def _read(document: _Document, content: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+    """What pySigma makes of what is its own in a document, and finds wrong with it. Raises: what pySigma does."""
+    if document.is_tree and document.is_plain and "action" not in content:
+        from sigma.rule import SigmaRule
+
+        rule = SigmaRule.from_dict(content, collect_errors=True)  # as below, which would look for aliases
+        return [rule], rule.errors
+    from sigma.collection import SigmaCollection
+
+    collection = SigmaCollection.from_dicts(
+        [content], collect_errors=True, resolve_references=False, collect_filters=True
+    )
+    found = [*collection.rules, *collection.filters]
+    return found, [*collection.errors, *(error for item in found for error in item.errors)]
 
 
 def _with_actions(documents: list[_Document]) -> list[_Document]:
@@ -404,7 +467,8 @@ def _with_actions(documents: list[_Document]) -> list[_Document]:
     made = []
     for document in documents:
         content = dict(document.content)
-        action = content.pop("action", None) if content.get("action") in ACTIONS else None
+        action = content.get("action")
+        action = content.pop("action") if isinstance(action, str) and action in ACTIONS else None
         if action == "global":
             base = _merged(base, content)
             continue
@@ -413,7 +477,7 @@ def _with_actions(documents: list[_Document]) -> list[_Document]:
             continue
         content = _merged(previous if action == "repeat" else base, content)
         previous = content
-        made.append(_Document(document.source, document.line, content, document.text))
+        made.append(replace(document, content=content))
     return made
 
 
@@ -423,6 +487,10 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
         merged[key] = _merged(merged[key], value) if both else value
     return merged
+
+
+def _said(error: Exception) -> str:
+    return str(error).strip() or type(error).__name__
 
 
 def _titled(document: _Document, reason: str) -> str:

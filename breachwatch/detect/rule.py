@@ -21,19 +21,19 @@ OWN_PREFIXES = ("log.", "host.name")
 __all__ = ["Network", "Number", "Regex", "Scalar", "Text", "Value"]
 
 
-class And(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class And(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """All parts hold."""
 
     parts: tuple[Condition, ...]
 
 
-class Or(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Or(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """At least one part holds."""
 
     parts: tuple[Condition, ...]
 
 
-class Not(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Not(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """The part does not hold."""
 
     part: Condition
@@ -55,14 +55,14 @@ class FieldTest(msgspec.Struct, frozen=True, tag=True, array_like=True, dict=Tru
         return test_of(self.value)
 
 
-class IsNull(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class IsNull(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """The field is missing, null, or has no value that is not null."""
 
     field: str
     also: tuple[str, ...] = ()
 
 
-class Exists(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Exists(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """The field is (or is not) there, whatever its value."""
 
     field: str
@@ -70,7 +70,7 @@ class Exists(msgspec.Struct, frozen=True, tag=True, array_like=True):
     also: tuple[str, ...] = ()
 
 
-class FieldReference(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class FieldReference(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A value of the field relates to a value of another field, ignoring case."""
 
     field: str
@@ -81,7 +81,7 @@ class FieldReference(msgspec.Struct, frozen=True, tag=True, array_like=True):
     other_also: tuple[str, ...] = ()
 
 
-class TimePart(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class TimePart(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A part (minute, hour, day, week, month, year) of a time field, compared with a number."""
 
     field: str

@@ -42,35 +42,35 @@ COMPARE: dict[str, Callable[[float, float], bool]] = {
 """Sigma's words for comparisons."""
 
 
-class Text(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Text(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """Text with wildcards, compared with the whole value."""
 
     pieces: tuple[Piece, ...]
     cased: bool = False
 
 
-class Scalar(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Scalar(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A number or a boolean, as `as_text` writes it."""
 
     text: str
     boolean: bool = False
 
 
-class Regex(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Regex(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A regular expression that is searched for."""
 
     pattern: str
     flags: int = 0
 
 
-class Number(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Number(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """A comparison of numbers."""
 
     op: str
     limit: float
 
 
-class Network(msgspec.Struct, frozen=True, tag=True, array_like=True):
+class Network(msgspec.Struct, frozen=True, tag=True, array_like=True, gc=False):
     """Addresses inside a network."""
 
     cidr: str
@@ -246,9 +246,11 @@ def as_time(value: FieldValue) -> datetime | None:
         return None
 
 
-_ALSO_FOLDED = str.maketrans({"\u017f": "s", "\u03c2": "\u03c3"})
+ALSO_FOLDED = {"\u017f": "s", "\u03c2": "\u03c3"}
 """What lower case alone leaves apart: the long s, and the sigma at the end of a word (which depends on the text around
 it, so that a part of a word would not be found in the word)."""
+
+_ALSO_FOLDED = str.maketrans(ALSO_FOLDED)
 
 
 def folded(text: str) -> str:

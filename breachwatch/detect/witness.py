@@ -91,6 +91,8 @@ class Extractor:
         self._endings = endings
         self._cost = cost
         self._escapes = Pattern(is_regex=True, data=form.escapes.encode("ascii"))
+        self._present: dict[tuple[str, ...], Options] = {}
+        """By the names of a field."""
 
     def of_rule(self, rule: Rule, *, routed: bool) -> Witness | None:
         """The witness of a rule, from its condition or (where events are `routed` by their log source) from that."""
@@ -180,8 +182,14 @@ class Extractor:
             found = [_numbered([name.rpartition(".")[2] for name in names], value.text)]
         return frozenset(Pattern(is_regex=True, data=expression) for expression in found)
 
-    def _presence(self, names: Sequence[str]) -> Options:
+    def _presence(self, names: tuple[str, ...]) -> Options:
         """The field is there under one of its names."""
+        found = self._present.get(names)
+        if found is None:
+            found = self._present[names] = self._found_present(names)
+        return found
+
+    def _found_present(self, names: tuple[str, ...]) -> Options:
         form = self._form
         if form.is_closed:
             return [] if any(self._is_known(name) for name in names) else [NEVER]
@@ -284,7 +292,7 @@ class Extractor:
 
     # -- JSON -----------------------------------------------------------------------------------------------------
 
-    def _json(self, names: Sequence[str], leaf: FieldTest) -> Options:
+    def _json(self, names: tuple[str, ...], leaf: FieldTest) -> Options:
         if any(name in self._form.derived for name in names):
             return []
         return [*self._json_texts(leaf.value, anywhere="message" in names), *self._presence(names)]
