@@ -11,8 +11,9 @@ import operator
 import re
 from collections.abc import Callable, Iterable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from breachwatch.detect.hits import Narrow
 from breachwatch.detect.prefilter import MAX_LITERAL, beginning
@@ -57,8 +58,7 @@ Guard = Callable[[bytes], object]
 """Of a line in lower case (ASCII) without anything dirty: true if it holds what is required."""
 
 
-@dataclass(frozen=True, slots=True)
-class FieldTexts:
+class FieldTexts(msgspec.Struct, frozen=True):
     """A field of a JSON record, under one of its names, is no string, or a string that passes a test.
 
     Asked by compiled code only: what it needs is asked elsewhere.
@@ -74,8 +74,7 @@ class FieldTexts:
     """What a line with such a field holds."""
 
 
-@dataclass(frozen=True, slots=True)
-class AnyOf:
+class AnyOf(msgspec.Struct, frozen=True):
     """At least one of the patterns is in the line; of the `values`, one that is no name of a JSON record."""
 
     patterns: frozenset[Pattern]
@@ -83,15 +82,13 @@ class AnyOf:
     fields: frozenset[FieldTexts] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Every:
+class Every(msgspec.Struct, frozen=True):
     """All of these hold."""
 
     parts: tuple[Requirement, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Some:
+class Some(msgspec.Struct, frozen=True):
     """One of these holds."""
 
     parts: tuple[Requirement, ...]
