@@ -68,7 +68,8 @@ def load_cached(
         from breachwatch.detect.load import load_rules
 
         found = load_rules(texts, placeholders)
-        _keep(file, stored(found, key))
+        with suppress(TypeError, ValueError, OverflowError):  # what cannot be stored is parsed each time
+            _keep(file, stored(found, key))
     return found
 
 

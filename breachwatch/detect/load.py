@@ -252,6 +252,8 @@ class _Loader:
         self, item: SigmaCorrelationRule, document: _Document, references: list[str]
     ) -> Correlation | None:
         with self._refusing(document):
+            if not references:
+                raise RuleError("the correlation names no rule")
             group_by = tuple(item.group_by or ())
             return _build_correlation(item, self._ref(item, document, group_by or ("host.name",)), references, document)
         return None
@@ -295,6 +297,8 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         alias.alias: {identities.get(key.reference, key.reference): name for key, name in alias.mapping.items()}
         for alias in item.aliases.aliases.values()
     }
+    if not all(isinstance(text, str) for name, named in aliases.items() for text in (name, *named, *named.values())):
+        raise RuleError("an alias, the rules it is for and their fields are named by text")
     if kind in COUNTS and any(op in {"gt", "gte", "eq"} and limit > MAX_EVENTS / 2 for op, limit in bounds):
         most = MAX_EVENTS // 2
         raise RuleError(f"counts above {most} are not kept in memory: this could never fire", hint="shorten timespan")

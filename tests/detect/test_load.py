@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from breachwatch.detect import load
 from breachwatch.detect.load import load_rules
 from breachwatch.detect.ruleset import RuleText
+from breachwatch.detect.stored import restored, stored
 
 RULE = """title: A rule
 id: 00000000-0000-4000-8000-0000000000{number:02}
@@ -110,13 +111,19 @@ filter: {rules: any, sel: {a: b}, condition: not sel}
 
 @given(random=st.randoms(use_true_random=False))
 def test_whatever_is_wrong_with_one_rule_the_others_are_read(random):
-    """Correlations and filters count as rules: a filter that makes no sense is refused, not what it is about."""
+    """Correlations and filters count as rules: a filter that makes no sense is refused, not what it is about.
+
+    And what is read can be kept.
+    """
     whole = list(yaml.safe_load_all(EVERYTHING))
     texts = [RuleText(f"{one['title']}.yml", yaml.dump(mangled(one, random))) for one in whole]
     good = RuleText(
         "good.yml", yaml.safe_dump({**whole[0], "id": "00000000-0000-4000-8000-0000000000ff", "name": "good"})
     )
     found = load_rules([*texts, good], {"x": ("v",)})
+    again = restored(stored(found, "key"), "key")
+    assert again is not None
+    assert (again.rules, again.correlations) == (found.rules, found.correlations)
     assert [rule.ref.id for rule in found.rules if rule.source == "good.yml:1"] == [
         "00000000-0000-4000-8000-0000000000ff"
     ]
@@ -125,21 +132,48 @@ def test_whatever_is_wrong_with_one_rule_the_others_are_read(random):
 def mangled(content: Any, random: Random) -> Any:
     """The same with some of its parts replaced, renamed or missing."""
     if isinstance(content, list):
-        return [mangled(item, random) if random.random() > 0.1 else random.choice(ODD) for item in content]
+        return [mangled(item, random) if random.random() > 0.03 else random.choice(ODD) for item in content]
     if not isinstance(content, dict):
-        return random.choice(ODD) if random.random() < 0.03 else content
+        return random.choice(ODD) if random.random() < 0.01 else content
     made = {}
     for name, value in content.items():
         luck = random.random()
-        if luck < 0.06:
+        if luck < 0.02:
             made[name] = random.choice(ODD)
-        elif luck < 0.09:
+        elif luck < 0.03:
             made[random.choice(NAMES)] = value
-        elif luck < 0.98:
+        elif luck < 0.99:
             made[name] = mangled(value, random)
-    if random.random() < 0.1:
+    if random.random() < 0.03:
         made[random.choice(NAMES)] = random.choice(ODD)
     return made
+
+
+CORRELATION = """title: C
+correlation:
+  type: event_count
+  rules: [00000000-0000-4000-8000-000000000001]
+  timespan: 5m
+  group-by: [a]
+  condition: {gte: 2}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("rules: [00000000-0000-4000-8000-000000000001]", "rules: []", "names no rule"),
+        ("rules: [00000000-0000-4000-8000-000000000001]", "rules: [null]", "None"),
+        ("group-by: [a]", "aliases: {a: {00000000-0000-4000-8000-000000000001: 1}}", "named by text"),
+        ("group-by: [a]", "aliases: {1: {00000000-0000-4000-8000-000000000001: a}}", "named by text"),
+    ],
+)
+def test_a_correlation_of_nothing_is_refused_and_its_neighbours_are_not(old, new, reason):
+    texts = [RuleText("c.yml", CORRELATION.replace(old, new)), RuleText("r.yml", RULE.format(number=1))]
+    found = load_rules(texts)
+    assert [rule.source for rule in found.rules] == ["r.yml:1"]
+    (refused,) = found.refused
+    assert reason in str(refused)
 
 
 @pytest.mark.parametrize(
