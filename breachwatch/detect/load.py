@@ -82,6 +82,8 @@ class _Loader:
         self.placeholders = placeholders
         self.refused: list[RuleError] = []
         self.seen: dict[str, str] = {}
+        self.only_read: set[str] = set()
+        """Ids of what correlations read without `generate`: its own matches are told nobody."""
 
     def load(self, texts: Sequence[RuleText]) -> RuleSet:
         documents = [document for text in texts for document in self._documents(text)]
@@ -97,6 +99,9 @@ class _Loader:
             related = self._resolve([item for item, _ in plain], related)
         rules = [rule for item, doc in plain if (rule := self._rule(item, doc, filters)) is not None]
         correlations = self._correlations(related, {rule.ref.id: rule.logsource for rule in rules})
+        only_read = self.only_read
+        rules = [replace(rule, emits=False) if rule.ref.id in only_read else rule for rule in rules]
+        correlations = [replace(one, emits=False) if one.ref.id in only_read else one for one in correlations]
         content = sha256()
         for text in texts:
             content.update(text.source.encode() + b"\0" + text.text.encode("utf-8", "replace") + b"\0")
@@ -185,7 +190,6 @@ class _Loader:
                 logsource=LogSource(source.product or "", source.category or "", source.service or ""),
                 condition=condition_of(item.detection, source, self.placeholders),
                 source=document.where,
-                emits=bool(item._output),  # noqa: SLF001  # pySigma keeps "only read by correlations" here
                 name=item.name or "",
             )
         return None
@@ -235,6 +239,8 @@ class _Loader:
                 if all(name in known for name in references):
                     if (made := self._correlation(item, document, references)) is not None:
                         known[made.ref.id] = known[references[0]]
+                        if not item.generate:
+                            self.only_read.update(references)
                         made = replace(made, names=_names(made, known))
                         done.append(made)
                 else:
@@ -317,7 +323,6 @@ def _build_correlation(item: Any, ref: RuleRef, references: list[str], document:
         percentile=percentile,
         expression=expression,
         source=document.where,
-        emits=bool(item._output),  # noqa: SLF001  # as for rules
         name=item.name or "",
         digest=sha256(text.encode()).hexdigest()[:16],
     )

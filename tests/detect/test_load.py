@@ -177,6 +177,19 @@ def test_a_correlation_of_nothing_is_refused_and_its_neighbours_are_not(old, new
 
 
 @pytest.mark.parametrize(
+    ("generate", "gte", "is_told"), [("false", 2, False), ("true", 2, True), ("false", 99_999, True)]
+)
+def test_a_rule_is_told_of_itself_unless_a_correlation_that_loads_reads_it_alone(generate, gte, is_told):
+    """Were it silent for a correlation that is refused, nobody would ever hear of it."""
+    correlation = CORRELATION.replace("gte: 2", f"gte: {gte}").replace(
+        "  timespan", f"  generate: {generate}\n  timespan"
+    )
+    found = load_rules([RuleText("c.yml", correlation), RuleText("r.yml", RULE.format(number=1))])
+    assert len(found.correlations) == (gte == 2)
+    assert [rule.emits for rule in found.rules] == [is_told]
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "? [a]\n: b",
