@@ -161,10 +161,24 @@ class Correlator:
         seen = None if key is None else self._seen(reads, event)
         if key is None or seen is None:
             return None
-        group, ids = self._group(key), self._ids[key]
         identity = self._identity(seen)
-        if identity in ids:
+        group = self._groups.get(key)
+        if group is None:  # nearly all groups of a noisy log have one event
+            group = self._groups[key] = Group(events=[seen], fired=[], recent=[seen.at_us])
+            self._ids[key] = {identity}
+            self._held += 1
+        elif not self._joined(group, key, seen, identity):
             return None
+        self._make_room(key)
+        window = None if len(group.events) < self._least else self._completed(group, seen)
+        return None if window is None else self._firing(key, window)
+
+    def _joined(self, group: Group, key: tuple[str, ...], seen: Seen, identity: tuple[str, int]) -> bool:
+        """Put an event into its group; False if it is there."""
+        self._groups.move_to_end(key)
+        ids = self._ids[key]
+        if identity in ids:
+            return False
         events, recent, at_us = group.events, group.recent, seen.at_us
         if recent and at_us < max(recent) - LATENESS_S * SECOND:
             self.late += 1
@@ -176,9 +190,7 @@ class Correlator:
         self._held += 1
         group.recent = [*recent[1 - RECENT :], at_us]
         self._trim(group, ids)
-        self._make_room(key)
-        window = None if len(group.events) < self._least else self._completed(group, seen)
-        return None if window is None else self._firing(key, window)
+        return True
 
     # -- one event ------------------------------------------------------------------------------------------------
 
@@ -302,15 +314,6 @@ class Correlator:
         return Firing(group=group, window=span, event_ids=tuple(dict.fromkeys(seen.id for seen in window)))
 
     # -- bounds ---------------------------------------------------------------------------------------------------
-
-    def _group(self, key: tuple[str, ...]) -> Group:
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = Group(events=[], fired=[], recent=[])
-            self._ids[key] = set()
-        else:
-            self._groups.move_to_end(key)
-        return group
 
     def _trim(self, group: Group, ids: set[tuple[str, int]]) -> None:
         """Drop what no window needs any more, then what is beyond the bound."""
