@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,7 +15,6 @@ from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 from typing import Protocol
 
 import msgspec
@@ -88,6 +86,8 @@ class _Work(msgspec.Struct):
 
 def _parse_apart(texts: Sequence[RuleText], cache: Path, placeholders: Mapping[str, tuple[str, ...]]) -> None:
     """Have the cache filled; if that fails we parse ourselves, so its outcome does not matter."""
+    import subprocess  # a start from the cache does without
+
     work = _Work(list(texts), os.fspath(cache), dict(placeholders))
     command = (sys.executable, "-m", "breachwatch.app.rule_cache")
     with suppress(OSError, subprocess.SubprocessError):
@@ -165,6 +165,8 @@ def _trusted_bytes(file: Path) -> bytes | None:
 
 def _keep(file: Path, data: bytes, *, kind: str = "rules", most: int = KEEP) -> None:
     """Write in one step; a cache that cannot be written is none."""
+    from tempfile import NamedTemporaryFile  # as above
+
     try:
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if file.parent.stat().st_uid != os.geteuid():
