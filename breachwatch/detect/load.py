@@ -73,7 +73,7 @@ class _Document:
 
 def load_rules(texts: Sequence[RuleText], placeholders: Mapping[str, tuple[str, ...]] | None = None) -> RuleSet:
     """Every rule of these files, or why it is refused. `placeholders` are the values of `|expand`."""
-    with uncollected():
+    with uncollected(stays=True):
         return _Loader(placeholders or {}).load(texts)
 
 
@@ -471,13 +471,14 @@ def _read(document: _Document, content: dict[str, Any]) -> tuple[list[Any], list
 
 def _with_actions(documents: list[_Document]) -> list[_Document]:
     """Apply `action: global`, `reset` and `repeat` of multi-document files. Source: Sigma 1 specification."""
+    if not any(map(_action, documents)):
+        return documents
     base: dict[str, Any] = {}
     previous: dict[str, Any] = {}
     made = []
     for document in documents:
-        content = dict(document.content)
-        action = content.get("action")
-        action = content.pop("action") if isinstance(action, str) and action in ACTIONS else None
+        action = _action(document)
+        content = {name: value for name, value in document.content.items() if not action or name != "action"}
         if action == "global":
             base = _merged(base, content)
             continue
@@ -488,6 +489,11 @@ def _with_actions(documents: list[_Document]) -> list[_Document]:
         previous = content
         made.append(replace(document, content=content))
     return made
+
+
+def _action(document: _Document) -> str:
+    action = document.content.get("action", "")
+    return action if isinstance(action, str) and action in ACTIONS else ""
 
 
 def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
