@@ -6,6 +6,9 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_frozen: list[bool] = []
+"""Not empty once that was done: `gc.get_freeze_count` walks through all that is frozen."""
+
 
 @contextmanager
 def uncollected(*, stays: bool = False) -> Iterator[None]:
@@ -18,8 +21,9 @@ def uncollected(*, stays: bool = False) -> Iterator[None]:
     gc.disable()
     try:
         yield
-        if stays and not gc.get_freeze_count():
+        if stays and not _frozen:
             gc.freeze()
+            _frozen.append(True)
     finally:
         if was_enabled:
             gc.enable()
