@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _frozen: list[bool] = []
-"""Not empty once that was done: `gc.get_freeze_count` walks through all that is frozen."""
+"""Not empty once something was: `gc.get_freeze_count`, which knows too, walks through all of it."""
 
 
 @contextmanager

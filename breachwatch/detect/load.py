@@ -31,6 +31,15 @@ MAX_ALIASES = 100
 MAX_NODES = 100_000
 """Keys and values of one document, aliases written out: ten thousand branches take less than half of it."""
 
+MAX_DEPTH = 100
+"""Lists and mappings within each other. PyYAML composes each within the one around it: many crash the process."""
+
+DEEP = re.compile(rf"^[ \t?:-]{{{MAX_DEPTH}}}", re.MULTILINE)
+"""What a line begins with whose block stands so deep: no more than two blocks begin in one column."""
+
+FILTER_NAME = re.compile(r"(?!(?:not|and|or|all|any|of|them)$)[A-Za-z][A-Za-z0-9_-]*")
+"""Names that pySigma can put its own before, where it applies a filter to a rule."""
+
 MAX_TEXT = 2_000_000
 """Characters per rule file."""
 
@@ -126,6 +135,9 @@ class _Loader:
         is_tree = "&" not in text.text  # no anchor, so no alias
         is_small = is_tree and len(text.text) < MAX_NODES // 2  # a character makes two nodes at most: `,` in `{a,}`
         try:
+            if _is_deep(text.text):
+                self._refuse(text.source, f"more than {MAX_DEPTH} lists and mappings within each other")
+                return []
             nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
             if text.text.count("*") > MAX_ALIASES and _alias_count(text.text) > MAX_ALIASES:
                 self._refuse(text.source, f"more than {MAX_ALIASES} YAML aliases", "write the values out")
@@ -173,6 +185,9 @@ class _Loader:
         from breachwatch.detect.convert import condition_of
 
         with self._refusing(document):
+            for name in item.filter.detections:
+                if not FILTER_NAME.fullmatch(name):
+                    raise RuleError(f"the part '{name}' of a filter needs a name that begins with a letter")
             condition_of(item.filter, item.logsource, self.placeholders)
             return True
         return False
@@ -396,6 +411,18 @@ def _own_fields(own: Any) -> dict[str, Any]:
 
 def _alias_count(text: str) -> int:
     return sum(isinstance(token, yaml.AliasEvent) for token in yaml.parse(text, Loader=yaml.CSafeLoader))
+
+
+def _is_deep(text: str) -> bool:
+    """True if something stands too deep to be composed. Raises: yaml.YAMLError."""
+    if text.count("[") + text.count("{") <= MAX_DEPTH and not DEEP.search(text):
+        return False
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:
+            return True
+    return False
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:

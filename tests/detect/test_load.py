@@ -12,6 +12,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from breachwatch.app import rule_cache
 from breachwatch.detect import load
 from breachwatch.detect.load import load_rules
 from breachwatch.detect.ruleset import RuleText
@@ -176,6 +177,64 @@ def test_a_correlation_of_nothing_is_refused_and_its_neighbours_are_not(old, new
     assert reason in str(refused)
 
 
+@pytest.mark.parametrize("name", ["1sel", "_sel", "all", "them"])
+def test_a_filter_whose_parts_cannot_be_told_from_words_is_refused_and_the_rule_is_not(name):
+    narrowing = (
+        f"title: F\nlogsource: {{product: linux}}\nfilter: {{rules: any, {name}: {{a: b}}, condition: not {name}}}"
+    )
+    found = load_rules([RuleText("f.yml", narrowing), RuleText("r.yml", RULE.format(number=1))])
+    assert [rule.source for rule in found.rules] == ["r.yml:1"]
+    (refused,) = found.refused
+    assert refused.source is not None
+    assert refused.source.startswith("f.yml:")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[" * 200_000,
+        "{a: " * 200_000,
+        "- " * 200_000,
+        "? " * 200_000,
+        "".join(" " * depth + "-\n" for depth in range(1_800)),
+        "".join(" " * depth + "a:\n" for depth in range(1_800)),
+    ],
+    ids=["lists", "mappings", "dashes", "keys", "lines of lists", "lines of mappings"],
+)
+def test_rules_within_rules_without_end_are_refused(text):
+    """Composed, the first ones would end the process."""
+    found = load_rules([RuleText("deep.yml", text), RuleText("r.yml", RULE.format(number=1))])
+    assert len(found.rules) == 1
+    (refused,) = found.refused
+    assert "within each other" in str(refused)
+
+
+@given(
+    depth=st.integers(1, 150),
+    kinds=st.lists(st.sampled_from(("[", "{a: ", "- ", "? ", "a:\n")), min_size=1, max_size=3),
+)
+def test_no_depth_is_overlooked(depth, kinds):
+    """What is refused is too deep; what is composed is no deeper than blocks in few columns and few brackets can be."""
+    text = ""
+    for number in range(depth):
+        kind = kinds[number % len(kinds)]
+        text += kind + (" " * (number + 1) if kind.endswith("\n") else "")
+    try:
+        nodes = list(yaml.compose_all(text, Loader=yaml.CSafeLoader))
+    except yaml.YAMLError:
+        return
+    deepest = max((depth_of(node) for node in nodes if node is not None), default=0)
+    assert deepest > load.MAX_DEPTH if load._is_deep(text) else deepest <= 3 * load.MAX_DEPTH
+
+
+def depth_of(node: yaml.Node) -> int:
+    """Lists and mappings within each other."""
+    if not isinstance(node, yaml.CollectionNode):
+        return 0
+    parts = [part for item in node.value for part in (item if isinstance(item, tuple) else (item,))]
+    return 1 + max(map(depth_of, parts), default=0)
+
+
 @pytest.mark.parametrize(
     ("generate", "gte", "is_told"), [("false", 2, False), ("true", 2, True), ("false", 99_999, True)]
 )
@@ -280,3 +339,20 @@ def test_what_pysigma_made_is_freed_at_once():
         assert gc.collect() < 20 * len(texts)
     finally:
         gc.enable()
+
+
+def test_only_what_is_alive_after_the_first_load_is_left_alone_by_the_collector():
+    texts = [RuleText("r.yml", RULE.format(number=1))]
+    load_rules(texts)
+    left = gc.get_freeze_count()
+    load_rules(texts)
+    assert 0 < gc.get_freeze_count() <= left
+
+
+def test_rules_that_cannot_be_kept_are_loaded_all_the_same(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OverflowError
+
+    monkeypatch.setattr(rule_cache, "stored", refuse)
+    assert len(rule_cache.load_cached([RuleText("r.yml", RULE.format(number=1))], tmp_path).rules) == 1
+    assert not list(tmp_path.iterdir())
