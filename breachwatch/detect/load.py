@@ -135,8 +135,8 @@ class _Loader:
         is_tree = "&" not in text.text  # no anchor, so no alias
         is_small = is_tree and len(text.text) < MAX_NODES // 2  # a character makes two nodes at most: `,` in `{a,}`
         try:
-            if _is_deep(text.text):
-                self._refuse(text.source, f"more than {MAX_DEPTH} lists and mappings within each other")
+            if deep := _too_deep(text.text):
+                self._refuse(f"{text.source}:{deep}", f"more than {MAX_DEPTH} lists and mappings within each other")
                 return []
             nodes = list(yaml.compose_all(text.text, Loader=yaml.CSafeLoader))
             if text.text.count("*") > MAX_ALIASES and _alias_count(text.text) > MAX_ALIASES:
@@ -413,16 +413,16 @@ def _alias_count(text: str) -> int:
     return sum(isinstance(token, yaml.AliasEvent) for token in yaml.parse(text, Loader=yaml.CSafeLoader))
 
 
-def _is_deep(text: str) -> bool:
-    """True if something stands too deep to be composed. Raises: yaml.YAMLError."""
+def _too_deep(text: str) -> int:
+    """The line of what stands too deep to be composed, 0 where nothing does. Raises: yaml.YAMLError."""
     if text.count("[") + text.count("{") <= MAX_DEPTH and not DEEP.search(text):
-        return False
+        return 0
     depth = 0
     for event in yaml.parse(text, Loader=yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
-            return True
-    return False
+            return event.start_mark.line + 1 if event.start_mark else 1
+    return 0
 
 
 def _written_out(node: yaml.Node, known: dict[int, int]) -> int:

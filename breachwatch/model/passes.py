@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "2d432b6398a82240065b21375b6028d244d017cf01a1900f80a4afb3be416e39"
+SOURCE = "581666153a8f65fefcb3e0a9746081405a56de4966729bd616515d5384c6ff59"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -224,7 +224,7 @@ def test_no_depth_is_overlooked(depth, kinds):
     except yaml.YAMLError:
         return
     deepest = max((depth_of(node) for node in nodes if node is not None), default=0)
-    assert deepest > load.MAX_DEPTH if load._is_deep(text) else deepest <= 3 * load.MAX_DEPTH
+    assert deepest > load.MAX_DEPTH if load._too_deep(text) else deepest <= 3 * load.MAX_DEPTH
 
 
 def depth_of(node: yaml.Node) -> int:

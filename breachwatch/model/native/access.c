@@ -89,7 +89,7 @@ static int is_word(Text text) {
     return 1;
 }
 
-/* The twin of `_PLAIN` in web.py, and of what `usual_parts` there asks of it. */
+/* The twin of `_PLAIN` in web.py, and of what `plain_parts` there asks of it. */
 static int split_access(Text rest, Text *parts) {
     memset(parts, 0, PARTS * sizeof *parts);
     parts[ADDRESS] = run(&rest, OF_WORD);
