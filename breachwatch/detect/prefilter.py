@@ -19,6 +19,14 @@ from breachwatch.model.passes import contains
 MAX_LITERAL = 256
 """Longer literals are searched by their beginning: Hyperscan refuses very long ones, Aho-Corasick takes minutes."""
 
+_HASHED = re.compile(rb"(?s).{0,64}?[^0-9a-f][0-9a-f]{6}(?=[0-9a-f]{10})")
+"""The beginning of a literal that holds a hash. Hyperscan looks for the last eight bytes first: if all of these are hex
+digits, every hash of a log nearly holds one of thousands. Six digits behind something else stand nowhere by chance."""
+
+TOO_SHORT = ((250, 1), (5_000, 2))
+"""Sets of fewer literals, and the length up to which one has Hyperscan look at every byte instead of at every other.
+Source: Hyperscan 5.4, findDesiredStride in fdr_engine_description.cpp. In larger sets it always does."""
+
 ANYTHING = ~0
 """The flags of a block of which nothing is known."""
 
@@ -41,7 +49,8 @@ class StaleError(RuleError):
 
 def beginning(data: bytes) -> bytes:
     """What is searched for a literal: it stands wherever the literal does."""
-    return data[:MAX_LITERAL]
+    hashed = _HASHED.match(data)
+    return hashed[0] if hashed else data[:MAX_LITERAL]
 
 
 def backend() -> str:
@@ -73,13 +82,13 @@ def scanner(patterns: Sequence[Pattern], name: str | None = None, saved: Sequenc
 class HyperscanScanner:
     """The literals in one automaton, each regular expression in its own: together they would run much slower.
 
+    Literals so short that the automaton could not step over bytes for them are in one of their own.
     Scans run without the interpreter lock.
     """
 
     def __init__(self, patterns: Sequence[Pattern], saved: Sequence[bytes] = ()) -> None:
-        literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
         expressions = [[number] for number, pattern in enumerate(patterns) if pattern.is_regex]
-        groups = [group for group in (literals, *expressions) if group]
+        groups = [group for group in (*_by_stride(patterns), *expressions) if group]
         if saved and len(saved) != len(groups):
             raise StaleError("a saved scanner is incomplete", hint="it is compiled again")
         self._databases = list(map(_restored, saved)) if saved else [_compiled(patterns, group) for group in groups]
@@ -103,6 +112,14 @@ def may_stand(pattern: Pattern, data: bytes, flags: int) -> bool:
     if pattern.flag and not pattern.flag & flags:
         return False
     return not pattern.needs or any(contains(data, one) for one in pattern.needs)
+
+
+def _by_stride(patterns: Sequence[Pattern]) -> tuple[list[int], list[int]]:
+    """The literals of a set, and those of them that would keep its automaton from looking at every other byte only."""
+    literals = [number for number, pattern in enumerate(patterns) if not pattern.is_regex]
+    too_short = next((length for most, length in TOO_SHORT if len(literals) < most), 0)
+    short = [number for number in literals if len(patterns[number].data) <= too_short]
+    return [number for number in literals if len(patterns[number].data) > too_short], short
 
 
 def _compiled(patterns: Sequence[Pattern], numbers: Sequence[int]) -> Any:
