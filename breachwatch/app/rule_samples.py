@@ -64,8 +64,8 @@ def run_samples(folder: Path, ruleset: RuleSet) -> list[SampleResult]:
     for file in files:
         try:
             results.extend(_run_file(file, ruleset))
-        except (_SampleError, OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            reason = " ".join(str(error).split())
+        except Exception as error:  # noqa: BLE001  # a boundary: no file may keep the others from being run
+            reason = " ".join(str(error).split()) or type(error).__name__
             results.append(SampleResult(source=str(file), rule_id="", kind="file", passed=False, message=reason))
     return results
 
@@ -80,6 +80,9 @@ def _run_file(file: Path, ruleset: RuleSet) -> Iterator[SampleResult]:
     if not content.get("matching"):
         raise _SampleError("no matching sample: the test would pass because it ran on nothing")
     judge = _judge_for(rule_id, ruleset)
+    for kind in KINDS:
+        if not isinstance(content.get(kind) or [], list):
+            raise _SampleError(f"{kind} takes a list of samples")
     for kind in KINDS:
         for number, item in enumerate(content.get(kind) or (), start=1):
             found = judge(_seen(item, form), form)

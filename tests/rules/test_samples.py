@@ -121,6 +121,9 @@ RULE = "rule: {id}\n"
         ),
         ("rule: {id}\nformat: file\nmatching: [{{path: /x, action: created, after: {{mode: rwx}}}}]\n", "in octal"),
         ("rule: {id}\nformat: gap\nmatching: [{{source: x}}]\n", "source and reason"),
+        ("rule: {id}\nformat: file\nmatching: [{{path: /x, action: created, changed: 5}}]\n", "not iterable"),
+        ("rule: {id}\nformat: sshd\nmatching: a line\n", "takes a list"),
+        ("rule: {id}\nformat: sshd\nmatching: [2026-02-30 10:00:00]\n", "day"),
         ("rule: [\n", "expected"),
         ("rule: {id}\nformat: sshd\nmatching: [x]\n", "does not match"),
     ],
@@ -131,6 +134,14 @@ def test_a_sample_file_that_cannot_be_used_is_a_failure(tmp_path, shipped, text,
     assert len(results) == 1
     assert not results[0].passed
     assert says in results[0].message
+
+
+def test_the_other_files_of_a_folder_are_run(tmp_path, shipped):
+    write(tmp_path, "rule: x\nformat: sshd\nmatching: [2026-02-30 10:00:00]\n")
+    (tmp_path / "y.yml").write_bytes((SAMPLES / "ssh_login_failed.yml").read_bytes())
+    results = run_samples(tmp_path, shipped)
+    assert [Path(result.source).name for result in results if not result.passed] == ["x.yml"]
+    assert sum(Path(result.source).name == "y.yml" for result in results) > 1
 
 
 def test_a_sample_that_matches_but_must_not_fails(tmp_path, shipped):
