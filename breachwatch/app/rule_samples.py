@@ -12,8 +12,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.reference import matches
@@ -21,6 +19,7 @@ from breachwatch.detect.rule import Rule, applies
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.errors import BreachWatchError, UsageError
 from breachwatch.model import FileChange, FileRecord, Gap, RawLine
+from breachwatch.model.document import read_document
 from breachwatch.parse import FORMATS
 
 HOST = "web01"
@@ -71,7 +70,7 @@ def run_samples(folder: Path, ruleset: RuleSet) -> list[SampleResult]:
 
 
 def _run_file(file: Path, ruleset: RuleSet) -> Iterator[SampleResult]:
-    content = yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+    content = read_document(file.read_text(encoding="utf-8"), file.name).value
     if not isinstance(content, dict) or set(content) - KEYS:
         raise _SampleError(f"a sample file takes the keys {', '.join(sorted(KEYS))}")
     rule_id, form = str(content.get("rule", "")), str(content.get("format", ""))
@@ -81,10 +80,10 @@ def _run_file(file: Path, ruleset: RuleSet) -> Iterator[SampleResult]:
         raise _SampleError("no matching sample: the test would pass because it ran on nothing")
     judge = _judge_for(rule_id, ruleset)
     for kind in KINDS:
-        if not isinstance(content.get(kind) or [], list):
+        samples = content.get(kind) or []
+        if not isinstance(samples, list):
             raise _SampleError(f"{kind} takes a list of samples")
-    for kind in KINDS:
-        for number, item in enumerate(content.get(kind) or (), start=1):
+        for number, item in enumerate(samples, start=1):
             found = judge(_seen(item, form), form)
             wanted = kind == "matching"
             says = "" if found is wanted else ("does not match" if wanted else "matches, but must not")

@@ -37,6 +37,8 @@ def load_settings(path: Path | None = None, *, overrides: Mapping[str, Any] | No
         tree = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"not valid TOML: {error}", source=str(chosen)) from error
+    except RecursionError:
+        raise ConfigError("not valid TOML: lists or tables within each other without end", source=str(chosen)) from None
     secrets = read_secrets(secret_folders(chosen.parent))
     origins = Origins(str(chosen), TomlLines(text), secrets, os.environ)
     merged = _merged(tree, secrets.tree, _environment(), overrides or {})

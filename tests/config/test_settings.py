@@ -104,6 +104,7 @@ def test_all_problems_are_said_at_once(config: Path) -> None:
         (b"a = 1\na = 2\n", "not valid TOML"),
         (b"\xff\xfe", "not UTF-8"),
         (b"[smtp]\nhost = 'x\0'\n", "not valid TOML"),
+        (b"a = " + b"[" * 100_000, "within each other"),
     ],
 )
 def test_what_is_no_toml_is_said_so(config: Path, content: bytes, says: str) -> None:

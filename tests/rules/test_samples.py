@@ -123,7 +123,9 @@ RULE = "rule: {id}\n"
         ("rule: {id}\nformat: gap\nmatching: [{{source: x}}]\n", "source and reason"),
         ("rule: {id}\nformat: file\nmatching: [{{path: /x, action: created, changed: 5}}]\n", "not iterable"),
         ("rule: {id}\nformat: sshd\nmatching: a line\n", "takes a list"),
-        ("rule: {id}\nformat: sshd\nmatching: [2026-02-30 10:00:00]\n", "day"),
+        ("rule: {id}\nformat: sshd\nmatching: [2026-02-30 10:00:00]\n", "does not match"),
+        ("rule: {id}\nformat: sshd\nmatching: &a [x, *a]\n", "anchors"),
+        ("matching: " + "[" * 20_000, "deep"),
         ("rule: [\n", "expected"),
         ("rule: {id}\nformat: sshd\nmatching: [x]\n", "does not match"),
     ],
@@ -137,7 +139,7 @@ def test_a_sample_file_that_cannot_be_used_is_a_failure(tmp_path, shipped, text,
 
 
 def test_the_other_files_of_a_folder_are_run(tmp_path, shipped):
-    write(tmp_path, "rule: x\nformat: sshd\nmatching: [2026-02-30 10:00:00]\n")
+    write(tmp_path, "rule: [")
     (tmp_path / "y.yml").write_bytes((SAMPLES / "ssh_login_failed.yml").read_bytes())
     results = run_samples(tmp_path, shipped)
     assert [Path(result.source).name for result in results if not result.passed] == ["x.yml"]
@@ -146,7 +148,7 @@ def test_the_other_files_of_a_folder_are_run(tmp_path, shipped):
 
 def test_a_sample_that_matches_but_must_not_fails(tmp_path, shipped):
     sample = content_of(SAMPLES / "ssh_login_failed.yml")
-    sample["forged"] = sample["matching"]
+    sample["forged"] = [*sample["matching"]]
     results = run_samples(write(tmp_path, yaml.safe_dump(sample)), shipped)
     assert {result.message for result in results if not result.passed} == {
         f"sample {number} matches, but must not" for number in (1, 2, 3)
