@@ -22,6 +22,9 @@ ONE_FIELD = "s:\n  {item}\ncondition: s"
     ("item", "yes", "no"),
     [
         ("f: a*c", ["aXc", "A\nC", "ac"], ["acd", "bac"]),
+        ("f|endswith: 'p*.doc'", ["x p1.doc", "p.doc"], ["p1.docx"]),
+        ("f|endswith: '7?'", ["x71", "71"], ["7"]),
+        ("f|startswith: 'sed *x'", ["sed 1x", "sed 1xy"], ["q sed 1x"]),
         (r"f: a\*c", ["a*c"], ["aXc"]),
         (r"f: a\\\\*c", [r"a\\c", r"a\\Xc"], ["aXc"]),
         ("f: a?c", ["abc"], ["ac", "abbc"]),
@@ -32,7 +35,7 @@ ONE_FIELD = "s:\n  {item}\ncondition: s"
         ("f|re|i: 'a.c'", ["ABC"], ["a\nc"]),
         ("f|re|s: 'a.c'", ["a\nc"], ["A\nc"]),
         ("f|re|m: '^b$'", ["a\nb\nc"], ["ab"]),
-        ("f|cidr: 10.0.0.0/8", ["10.1.2.3", "::ffff:10.1.2.3"], ["11.0.0.1", "10.1.2", 167837955]),
+        ("f|cidr: 10.0.0.0/8", ["10.1.2.3", "::ffff:10.1.2.3", " 10.1.2.3\n"], ["11.0.0.1", "10.1.2", 167837955]),
         ("f|cidr: '2001:db8::/32'", ["2001:db8::1"], ["2001:db9::1", "10.1.2.3"]),
         ("f|base64: foo", ["Zm9v"], ["foo"]),
         ("f|base64offset|contains: 'http://'", ["xaHR0cDovLx", "yodHRwOi8v", "x2h0dHA6Ly"], ["http://"]),
@@ -42,9 +45,10 @@ ONE_FIELD = "s:\n  {item}\ncondition: s"
         ("f|lte: 5", [5, "-1"], [6, "5x"]),
         ("f|neq: 5", [6, "x"], [5, "5"]),
         ("f: 403", [403, "403", 403.0], [4030, "0403"]),
+        ("f: 0", [0, "0", -0.0, 0.0], ["00", "0.0", False, ""]),
         ("f: true", [True, "true", "TRUE"], [False, 1]),
         ("f: ''", [""], [" ", None, 0]),
-        ("f: null", [None, []], ["", 0]),
+        ("f: null", [None, [], [None]], ["", 0]),
         ("f|exists: true", ["", 0, None], []),
         ("f|minute: 7", ["2026-01-01T10:07:00Z", 1767262020], ["2026-01-01T07:10:00Z", "x"]),
         ("f|year: 2100", ["2100-01-01T00:00:00Z"], ["1970-01-01T00:00:00Z"]),
@@ -74,11 +78,15 @@ def test_nested_fields_and_members_of_lists_are_reached_by_dots():
         {"a": {"c": "x"}},
     ]
     assert answers("s:\n  a.b: x\ncondition: s", *records) == [True, True, True, False]
+    partly: list[dict[str, object]] = [{"a": {"b.c": "x"}}, {"a.b": {"c": "x"}}, {"a": {"b": {"c": "x"}}}]
+    assert answers("s:\n  a.b.c: x\ncondition: s", *partly) == [True, True, True]
 
 
 def test_a_reference_compares_two_fields():
     detection = "s:\n  f|fieldref|startswith: g\ncondition: s"
     assert answers(detection, {"f": "Abc", "g": "aB"}, {"f": "bab", "g": "ab"}, {"f": "a"}) == [True, False, False]
+    same = "s:\n  f|fieldref: g\ncondition: s"
+    assert answers(same, {"f": "", "g": ""}, {"f": None, "g": None}, {}) == [True, False, False]
 
 
 def test_conditions_combine_selections():
