@@ -128,7 +128,7 @@ class Plan:
                 for one in form.dirty
             ),
         ]
-        self._rules_of = [frozenset(by_pattern[pattern]) for pattern in self.patterns[: len(by_pattern)]]
+        self._rules_of = [by_pattern[pattern] for pattern in self.patterns[: len(by_pattern)]]
         self._dirty = len(by_pattern)
         """Patterns from this number on make a line dirty."""
         self._backend = backend
