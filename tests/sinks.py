@@ -193,7 +193,8 @@ def sink(kind: str, folder: Path, *options: str) -> Iterator[int]:
 def index(folder: Path) -> list[dict[str, object]]:
     """What a sink took, in order."""
     path = folder / "index.jsonl"
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    whole = path.read_text().rpartition("\n")[0] if path.exists() else ""  # the sink may be writing its last line
+    return [json.loads(line) for line in whole.splitlines()]
 
 
 def _arguments() -> argparse.Namespace:

@@ -47,7 +47,8 @@ def noted(found: prefilter.Scanner, data: bytes) -> set[tuple[int, int]]:
 
 @pytest.fixture(params=[name for name in prefilter.BACKENDS if find_spec(name)])
 def backend(request: pytest.FixtureRequest) -> str:
-    return request.param
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize("shortest", [1, 2, 3])
