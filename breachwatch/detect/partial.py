@@ -379,7 +379,9 @@ class Programs:
             program = self._programs[key]
         except KeyError:
             program = self._new(rules, hit)
-        verdict = None if program is None else program.matching(line)
+        if program is None:
+            return None
+        verdict = program.matching(line)
         self._asked += 1
         if verdict is not None and (self._thorough or not verdict):
             self._spared += 1

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "581666153a8f65fefcb3e0a9746081405a56de4966729bd616515d5384c6ff59"
+SOURCE = "47bcf68352115fef1f9e5ee30c15b3f026865891b048f60fabadf2ee0ea8f700"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -379,3 +379,16 @@ def test_a_program_is_held_against_its_bounds():
         native.Narrow((1, 2), (b"A\0\0",))
     long_line = b"x" * 100_000 + b"needle\n"
     assert native.Narrow((1,), (b"A\1\0L\6\0needle",))(long_line) == (1,)
+
+
+@pytest.mark.skipif(native is None, reason="nobody compiled native/")
+def test_a_literal_is_found_at_every_place_of_a_line_and_nowhere_else():
+    for size in (1, 2, 3, 8, 16, 17, 33):
+        wanted = (b"<" + b"-" * (size - 2) + b">") if size > 1 else b"<"
+        narrow = native.Narrow((7,), (b"A\1\0L" + size.to_bytes(2, "little") + wanted,))
+        torn = wanted.replace(b"-", b"=", 1) if size > 2 else b"-"  # begins and ends alike
+        for places in (*range(1, 36), 64, 100):
+            for place in range(places):
+                before, after = b"-" * place, b"-" * (places - 1 - place)
+                assert narrow(before + wanted + after) == (7,), (size, places, place)
+                assert narrow(before + torn + after) == (), (size, places, place)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from array import array
 
 import pytest
@@ -57,6 +58,21 @@ def test_thousands_of_hits_are_kept(make):
     lines, work, _ = collected.lines(data, WEIGHTS, {})
     assert [line[2] for line in lines] == [place % 3 for place in range(5_000)]
     assert work == sum(place % 3 for place in range(5_000))
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_what_was_found_before_is_told_from_all_else(make):
+    draw, collected = random.Random(1), make()
+    for block in range(40):
+        chosen = [draw.sample(range(PATTERNS if block % 2 else 5), draw.randint(1, 5)) for _ in range(200)]
+        chosen += [draw.sample(range(20), draw.randint(6, 9)) for _ in range(20)]
+        for line, numbers in enumerate(chosen):
+            for number in (*numbers, numbers[0]):
+                collected.add(4 * line + draw.randint(1, 4), number)
+        lines, _, _ = collected.lines(b"abc\n" * len(chosen), WEIGHTS, {})
+        assert [line[2] for line in lines] == [
+            numbers[0] if len(numbers) == 1 else frozenset(numbers) for numbers in chosen
+        ]
 
 
 @pytest.mark.parametrize("make", MADE)

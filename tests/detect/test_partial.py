@@ -118,3 +118,14 @@ def test_a_parser_holds_no_block_once_it_was_read():
     (parser,) = work._parsers.values()
     assert parser.memory.is_whole
     assert parser.memory._catch_up is None
+
+
+def test_lines_that_no_code_is_for_yet_do_not_keep_the_others_from_being_judged():
+    rules = [rule(holds("url.query", "evil")) for _ in range(200)]
+    programs = Programs(rules, FORMS["nginx"], thorough=True)
+    made = Plan(rules, FORMS["nginx"], Scope())
+    for number in range(1, 200):
+        assert programs.judged((number,), number, line(), made) is None
+    for _ in range(partial.WORTH_IT - 1):
+        assert programs.judged((0,), 0, line("evil"), made) is None
+    assert programs.judged((0,), 0, line("evil"), made) == (0,)

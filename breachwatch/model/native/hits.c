@@ -2,13 +2,20 @@
 
 #include "native.h"
 
-enum { SHIFT = 24, FIRST_ROOM = 1024 };
+enum { SHIFT = 24, FIRST_ROOM = 1024, FEW = 7, SLOTS = 1024 };
 static const uint64_t NUMBERS = ((uint64_t)1 << SHIFT) - 1;
+
+/* A hit that was made, and the few numbers it was made of, in ascending order. */
+typedef struct {
+    PyObject *hit;
+    uint32_t count, numbers[FEW];
+} Made;
 
 typedef struct {
     PyObject_HEAD
     uint64_t *found; /* offset behind the hit, then the number of the pattern in the lowest bits */
     size_t size, room;
+    Made *made; /* SLOTS of them, once there are any */
     int is_full; /* there was no memory for a hit: `lines` says so, whoever called `note` may not listen */
 } Hits;
 
@@ -76,8 +83,8 @@ static size_t line_start(const uint8_t *data, size_t least, size_t stop) {
 #endif
 }
 
-/* The number of the one pattern in these hits, or a frozenset of the numbers. */
-static PyObject *hit_of(const uint64_t *found, size_t size) {
+/* The number of the one pattern in these hits, or a frozenset of the numbers. A new reference. */
+static PyObject *new_hit(const uint64_t *found, size_t size) {
     uint64_t first = found[0] & NUMBERS;
     size_t i = 1;
     while (i < size && (found[i] & NUMBERS) == first) i++;
@@ -102,6 +109,38 @@ static PyObject *hit_of(const uint64_t *found, size_t size) {
     return set;
 }
 
+/* The numbers in these hits, each once and in order; 0 if there are more than FEW. */
+static uint32_t few_numbers(const uint64_t *found, size_t size, uint32_t *numbers) {
+    uint32_t count = 0;
+    for (size_t i = 0; i < size; i++) {
+        uint32_t number = (uint32_t)(found[i] & NUMBERS), place = count;
+        while (place && numbers[place - 1] >= number) place--;
+        if (place < count && numbers[place] == number) continue;
+        if (count == FEW) return 0;
+        memmove(numbers + place + 1, numbers + place, (count++ - place) * sizeof *numbers);
+        numbers[place] = number;
+    }
+    return count;
+}
+
+/* The same as `new_hit`, of which the last ones that were made are kept: lines have the same hits again and again. */
+static PyObject *hit_of(Hits *self, const uint64_t *found, size_t size) {
+    uint32_t numbers[FEW], count = few_numbers(found, size, numbers);
+    if (count == 0) return new_hit(found, size);
+    if (self->made == NULL && (self->made = calloc(SLOTS, sizeof *self->made)) == NULL) return PyErr_NoMemory();
+    uint32_t key = count;
+    for (uint32_t i = 0; i < count; i++) key = (key ^ numbers[i]) * 0x9e3779b1u;
+    Made *slot = self->made + (key >> 16) % SLOTS;
+    if (slot->hit != NULL && slot->count == count && memcmp(slot->numbers, numbers, count * sizeof *numbers) == 0)
+        return Py_NewRef(slot->hit);
+    PyObject *hit = new_hit(found, size), *old = slot->hit;
+    if (hit == NULL) return NULL;
+    *slot = (Made){.hit = Py_NewRef(hit), .count = count};
+    memcpy(slot->numbers, numbers, count * sizeof *numbers);
+    Py_XDECREF(old);
+    return hit;
+}
+
 /* What is known of lines with a hit, for one of them: its entry, with the rules that it may match where a Narrow says so;
    None where nothing is known. A new reference. */
 static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, size_t size) {
@@ -112,7 +151,10 @@ static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, s
     PyObject *narrow = PyTuple_GetItem(entry, 1);
     if (Py_TYPE(narrow) != narrow_type) return Py_NewRef(entry);
     PyObject *rules = narrowed(narrow, line, size);
-    return rules == NULL ? NULL : Py_BuildValue("(NO)", rules, Py_None);
+    if (rules == NULL) return NULL;
+    PyObject *narrowed_entry = PyTuple_Pack(2, rules, Py_None);
+    Py_DECREF(rules);
+    return narrowed_entry;
 }
 
 static int is_dismissed(PyObject *entry) {
@@ -121,8 +163,9 @@ static int is_dismissed(PyObject *entry) {
 }
 
 /* Appends (start, end, hit, entry) for each line that holds a hit and may match; the number of the others, or -1. */
-static Py_ssize_t append_lines(PyObject *lines, const uint64_t *found, size_t count, const uint8_t *data, size_t size,
+static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const uint8_t *data, size_t size,
                                PyObject *known) {
+    const uint64_t *found = self->found;
     Py_ssize_t dismissed = 0;
     size_t i = 0, end = 0;
     while (i < count) {
@@ -132,7 +175,7 @@ static Py_ssize_t append_lines(PyObject *lines, const uint64_t *found, size_t co
         end = feed ? (size_t)(feed - data) + 1 : size;
         size_t first = i;
         while (i < count && found[i] >> SHIFT <= end) i++;
-        PyObject *hit = hit_of(found + first, i - first);
+        PyObject *hit = hit_of(self, found + first, i - first);
         if (hit == NULL) return -1;
         PyObject *entry = entry_of(known, hit, data + start, end - start);
         if (entry == NULL || is_dismissed(entry)) {
@@ -182,7 +225,7 @@ static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t 
     if (!is_sound)
         PyErr_SetString(PyExc_ValueError, "a hit lies outside the block, or has a number without a weight");
     else if ((lines = PyList_New(0)) != NULL &&
-             (dismissed = append_lines(lines, self->found, found, data.buf, (size_t)data.len, args[2])) >= 0)
+             (dismissed = append_lines(self, found, lines, data.buf, (size_t)data.len, args[2])) >= 0)
         result = Py_BuildValue("(OKn)", lines, (unsigned long long)work, dismissed);
     Py_XDECREF(lines);
     PyBuffer_Release(&weights);
@@ -193,7 +236,10 @@ static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t 
 static void hits_free(PyObject *object) {
     PyTypeObject *type = Py_TYPE(object);
     freefunc release = (freefunc)PyType_GetSlot(type, Py_tp_free);
-    free(((Hits *)object)->found);
+    Hits *self = (Hits *)object;
+    free(self->found);
+    for (size_t i = 0; self->made != NULL && i < SLOTS; i++) Py_XDECREF(self->made[i].hit);
+    free(self->made);
     release(object);
     Py_DECREF(type);
 }

@@ -63,7 +63,7 @@ static int is_node(Code *code, int depth) {
 }
 
 static const uint8_t *find(const uint8_t *from, const uint8_t *end, Text wanted) {
-    return memmem(from, (size_t)(end - from), wanted.at, wanted.size);
+    return find_bytes(from, end, wanted.at, wanted.size);
 }
 
 static const uint8_t *behind_blanks(const uint8_t *at, const uint8_t *end) {
@@ -93,7 +93,7 @@ static const uint8_t *string_end(const uint8_t *at, const uint8_t *end) {
 }
 
 static int passes(Text value, uint8_t test, Text wanted) {
-    if (test == '*') return wanted.size == 0 || memmem(value.at, value.size, wanted.at, wanted.size) != NULL;
+    if (test == '*') return find_bytes(value.at, value.at + value.size, wanted.at, wanted.size) != NULL;
     if (wanted.size > value.size || (test == '=' && wanted.size != value.size)) return 0;
     return memcmp(test == '>' ? value.at + value.size - wanted.size : value.at, wanted.at, wanted.size) == 0;
 }

@@ -17,6 +17,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* find.c */
+const uint8_t *find_bytes(const uint8_t *at, const uint8_t *end, const uint8_t *wanted, size_t size);
+
 /* survey.c */
 PyObject *survey(PyObject *module, PyObject *data);
 
