@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from breachwatch.model.passes import native
 
@@ -14,8 +14,11 @@ Hit = int | frozenset[int]
 Narrow = Callable[[bytes], tuple[int, ...]]
 """Of a line without anything dirty: those of some rules that it may match."""
 
-Entry = tuple[tuple[int, ...] | None, Narrow | None]
-"""The rules that lines with a hit may match (None: any), and what dismisses some of them; None: nothing does."""
+Entry = tuple[tuple[int, ...] | None, Any]
+"""The rules that lines with a hit may match (None: any), and a `Narrow` that dismisses some; None: nothing does.
+
+Or a `native.Remembered`, which may know the rules that a line matches; of a line for which it did: these, and True.
+"""
 
 Line = tuple[int, int, Hit, Entry | None]
 """Where a line begins, where the next one does, what was found in it, and what is known of lines with this hit."""

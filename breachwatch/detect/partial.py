@@ -23,7 +23,7 @@ from breachwatch.detect.predicate import (
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.model import FieldValue
-from breachwatch.model.passes import contains, lowered
+from breachwatch.model.passes import contains, lowered, native
 from breachwatch.model.rawform import Parts, RawForm, Usual
 
 MAX_PROGRAMS = 4_096
@@ -200,15 +200,19 @@ class Verdicts:
         self._tables.append({})
         return self._tables[-1]
 
+    def forget(self) -> None:
+        """Forget all."""
+        for one in self._tables:
+            one.clear()
+        self._bytes = 0
+
     def keep(self, table: dict[Parts, tuple[int, ...]], parts: Parts, verdict: tuple[int, ...]) -> None:
         """Remember a verdict, and forget all where there is no more room."""
         size = VERDICT_BYTES + sum([len(part) for part in parts if part is not None])
         if size > MAX_PARTS_BYTES:
             return
         if self._bytes + size > MAX_VERDICTS_BYTES:
-            for one in self._tables:
-                one.clear()
-            self._bytes = 0
+            self.forget()
         self._bytes += size
         table[parts] = verdict
 
@@ -234,7 +238,11 @@ class PartsProgram:
         self._getters = {number: _first([_placed(needed, *one) for one in found]) for number, found in read.items()}
         self._verdicts = verdicts
         self._known = {} if verdicts is None else verdicts.table()
-        self._asked = self._made = 0
+        self.remembered: Any = None
+        """The same verdicts for compiled code to look into; None: there is none, or nothing is remembered."""
+        if native is not None and verdicts is not None and usual.parts is native.access_parts:
+            self.remembered = native.Remembered(self._wanted, self._known)
+        self._asked = self._made = self._times = 0
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
         """Those of the rules whose condition the line satisfies, which is not dirty; None: it has another shape."""
@@ -251,10 +259,21 @@ class PartsProgram:
             self._made += 1
             self._verdicts.keep(self._known, parts, verdict)
             if self._asked >= REST:
-                if self._made > self._asked // 2:
-                    self._verdicts = None  # hardly ever the same: remembering costs more than it spares
+                if self._made > (self._asked + self._recalled()) // 2:
+                    self._forget()
                 self._asked = self._made = 0
         return verdict
+
+    def _recalled(self) -> int:
+        """Lines that compiled code knew of since this was asked last."""
+        times = 0 if self.remembered is None else self.remembered.times
+        before, self._times = self._times, times
+        return times - before
+
+    def _forget(self) -> None:
+        """Lines hardly ever have the same parts: remembering them costs more than it spares."""
+        self._verdicts = self.remembered = None
+        self._known.clear()
 
     def _found(self, text: str, parts: Parts) -> tuple[int, ...]:
         view = _Parts(text, parts, self._getters)
@@ -379,6 +398,8 @@ class Programs:
             program = self._programs[key]
         except KeyError:
             program = self._new(rules, hit)
+            if isinstance(program, PartsProgram) and program.remembered is not None:
+                plan.remember(hit, rules, program.remembered)
         if program is None:
             return None
         verdict = program.matching(line)
@@ -399,6 +420,7 @@ class Programs:
             return None
         if len(self._programs) >= MAX_PROGRAMS:
             self._programs.clear()
+            self._verdicts.forget()  # plans may still look into the tables
             self._verdicts = Verdicts()
         made = self._programs[rules, hit] = self._made(rules, hit)
         return made

@@ -10,7 +10,7 @@ from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards
@@ -19,7 +19,7 @@ from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
 from breachwatch.model import LogSource
-from breachwatch.model.passes import ODD, lowered, survey
+from breachwatch.model.passes import ODD, lowered, native, survey
 from breachwatch.model.rawform import RawForm
 
 MAX_LINE_BYTES = 65_536
@@ -44,6 +44,8 @@ MAX_SEEN_BYTES = 4_096
 
 MAX_KEPT_BYTES = 4 << 20
 """Of all the lines that are kept for that: whoever writes the lines may make any number of combinations."""
+
+Remembered: Any = None if native is None else native.Remembered
 
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
@@ -148,7 +150,9 @@ class Plan:
         """Lines that are kept to learn from."""
         self._asks = self._dismissed = 0
 
-    def look(self, data: bytes, judge: Judging | None = None, looked_at: Counter[int] | None = None) -> Look:
+    def look(  # noqa: C901  # run for every line with a hit: calls would cost more than what they do
+        self, data: bytes, judge: Judging | None = None, looked_at: Counter[int] | None = None
+    ) -> Look:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed.
 
         `judge`: asked of each of them. `looked_at`: counts, by rule, the lines that the scan let through.
@@ -164,7 +168,12 @@ class Plan:
             rules, narrow = entry or entry_of(hit)
             if type(narrow) is _Unasked:  # an earlier line of this block may have had it asked since
                 rules, narrow = known(hit) or (rules, narrow)
-            if narrow is not None:
+            if narrow is True:
+                if looked_at is not None:
+                    looked_at.update(entry_of(hit)[0] or ())
+                found.append(Candidate(start, end, rules, True))
+                continue
+            if narrow is not None and type(narrow) is not Remembered:
                 rules = narrow(data[start:end])
             if rules == ():
                 dismissed += 1
@@ -244,6 +253,11 @@ class Plan:
         """From now on, ask nothing of lines with these hits: most of them match. Gives the rules."""
         self._sets[hit] = rules, None
         return rules
+
+    def remember(self, hit: Hit, rules: tuple[int, ...], remembered: Any) -> None:
+        """From now on, ask what is remembered of lines with these hits, if nothing else dismisses any of the rules."""
+        if self._sets.get(hit) == (rules, None):
+            self._sets[hit] = rules, remembered
 
     def simplified(self, index: int, hit: Hit) -> Condition:
         """The condition of a rule without what cannot hold in lines with these hits, and only these."""

@@ -175,7 +175,8 @@ class Selector:
         key = (form.name, scope)
         found = self._programs.get(key)
         if found is None:
-            found = self._programs[key] = Programs(self._rules.rules, form, thorough=self._thorough)
+            thorough = self._thorough or form.usual is not None  # what is known of the same parts costs hardly anything
+            found = self._programs[key] = Programs(self._rules.rules, form, thorough=thorough)
         return found
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:

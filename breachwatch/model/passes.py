@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "47bcf68352115fef1f9e5ee30c15b3f026865891b048f60fabadf2ee0ea8f700"
+SOURCE = "640065f6cc11bd21d72a86c9cbc239814187a6822745866c12e9f81808620c75"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

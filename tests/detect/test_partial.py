@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
@@ -9,11 +11,12 @@ from breachwatch.detect import partial, plan
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.partial import PartsProgram, Programs, Verdicts
 from breachwatch.detect.plan import Plan, Scope
-from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Rule
+from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Rule
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.values import ANY, Text
 from breachwatch.model import Block, Level, LogSource, RuleRef
+from breachwatch.model.passes import native
 from breachwatch.parse.rawform import FORMS
 from tests.detect.sigma import REFERENCE
 
@@ -28,8 +31,8 @@ def word(text: str) -> Keyword:
     return Keyword(value=Text(pieces=(ANY, text, ANY)), text=text)
 
 
-def rule(condition: Condition) -> Rule:
-    return Rule(ref=RuleRef(id="r", title="r", level=Level.LOW), logsource=NGINX, condition=condition, source="t")
+def rule(condition: Condition, name: str = "r") -> Rule:
+    return Rule(ref=RuleRef(id=name, title=name, level=Level.LOW), logsource=NGINX, condition=condition, source="t")
 
 
 def line(query: str = "x=1", agent: str = "curl", size: int = 1) -> bytes:
@@ -54,6 +57,68 @@ def test_what_differs_in_a_part_that_is_read_is_judged_anew():
     answers = [judged.matching(line(query, agent)) for query in ("evil", "good") for agent in ("curl", "nagios")]
     assert answers * 2 == [(0,), (), (), ()] * 2
     assert judged.matching(line("evil", "nagios")) == ()
+
+
+def some_lines(draw: random.Random, count: int) -> list[bytes]:
+    """Lines that share their parts, among odd ones."""
+    made = []
+    for number in range(count):
+        text = line(draw.choice(("evil=1", "good=1", "x=EVIL", "x")), draw.choice(("curl", "nagios", "Evil")), number)
+        if draw.random() < 0.2:
+            odd = draw.choice((b"evil\r", b"\xc3\xa9vil", b"\xff evil", b"%65vil", b"evil\0", "\u212a evil".encode()))
+            text = draw.choice((text + odd, text.replace(b"GET", odd), text.replace(b"?", b"?" + odd), odd))
+        made.append(text + b"\n")
+    return made
+
+
+def some_condition(draw: random.Random) -> Condition:
+    """About what a line tells without a parser."""
+    field = draw.choice(("url.query", "user_agent.original", "url.original"))
+    found = holds(field, draw.choice(("evil", "good", "nagios", "vil")))
+    other = draw.choice((Not(holds("user_agent.original", "nagios")), holds("http.request.method", "ge"), found))
+    return draw.choice((found, And((found, other)), Or((found, holds("url.query", "good")))))
+
+
+def test_what_is_remembered_is_what_the_reference_says(monkeypatch):
+    remembered = []
+    remember = Plan.remember
+
+    def noted(self, hit, rules, found):
+        remembered.append(found)
+        remember(self, hit, rules, found)
+
+    monkeypatch.setattr(Plan, "remember", noted)
+    how, lines = SourceFormat(format="nginx"), 0
+    for seed in range(12):
+        draw = random.Random(seed)
+        rules = RuleSet(rules=tuple(rule(some_condition(draw), f"r{number}") for number in range(draw.randint(1, 5))))
+        parts = [some_lines(draw, 150) for _ in range(8)]
+        blocks = [Block(source="x", data=b"".join(part), offset=n, generation="g") for n, part in enumerate(parts)]
+        fast, counting, slow = (
+            Pipeline(host="h", detector=Detector(rules), now=lambda: REFERENCE, prefilter=prefilter, sampler=Sampler(0))
+            for prefilter in (True, True, False)
+        )
+        for block in blocks:
+            right = [(event.id, match.id) for event, matches in slow.matches(block, how) for match in matches]
+            assert [(event.id, one.id) for event, matches in fast.matches(block, how) for one in matches] == right
+            assert counting.tally(block, how).total() == len(right)
+        lines += sum(map(len, parts))
+    if native is not None:
+        assert sum(one.times for one in set(remembered)) > lines // 4
+
+
+def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch):
+    monkeypatch.setattr(partial, "MAX_PROGRAMS", 3)
+    rules = [rule(holds("url.query", "evil")) for _ in range(9)]
+    programs, made = Programs(rules, FORMS["nginx"], thorough=True), Plan(rules, FORMS["nginx"], Scope())
+    tables = []
+    for number in range(9):
+        for _ in range(partial.WORTH_IT + 1):
+            programs.judged((number,), number, line("evil"), made)
+        latest = next(reversed(programs._programs.values()))
+        assert isinstance(latest, PartsProgram)
+        tables.append(latest._known)
+        assert sum(map(len, tables)) <= 3
 
 
 def test_keywords_depend_on_more_than_the_parts():

@@ -133,6 +133,22 @@ static int split_access(Text rest, Text *parts) {
     return rest.at == rest.end && (is_ipv4(parts[ADDRESS]) || (is_nobody && is_word(parts[ADDRESS])));
 }
 
+/* Some parts of a line, by a mask: a new tuple; NULL without an error if it has another shape. */
+PyObject *parts_of(const char *line, size_t size, unsigned long wanted) {
+    Text parts[PARTS];
+    if (memchr(line, 0, size) != NULL || !split_access((Text){line, line + size}, parts)) return NULL;
+    Py_ssize_t many = 0;
+    for (int i = 0; i < PARTS; i++) many += wanted >> i & 1;
+    PyObject *found = PyTuple_New(many);
+    for (int i = 0, place = 0; found != NULL && i < PARTS; i++) {
+        if (!(wanted >> i & 1)) continue;
+        PyObject *part = parts[i].at ? PyUnicode_DecodeUTF8(parts[i].at, (Py_ssize_t)length(parts[i]), NULL)
+                                     : Py_NewRef(Py_None);
+        if (part == NULL || PyTuple_SetItem(found, place++, part) < 0) Py_CLEAR(found);
+    }
+    return found;
+}
+
 PyObject *access_parts(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count != 2) return PyErr_Format(PyExc_TypeError, "access_parts takes 2 arguments, not %zd", count);
@@ -145,16 +161,6 @@ PyObject *access_parts(PyObject *module, PyObject *const *args, Py_ssize_t count
         PyErr_Clear(); /* half of a surrogate pair: no line of the usual shape */
         Py_RETURN_NONE;
     }
-    Text parts[PARTS];
-    if (memchr(data, 0, (size_t)size) != NULL || !split_access((Text){data, data + size}, parts)) Py_RETURN_NONE;
-    Py_ssize_t many = 0;
-    for (int i = 0; i < PARTS; i++) many += wanted >> i & 1;
-    PyObject *found = PyTuple_New(many);
-    for (int i = 0, place = 0; found != NULL && i < PARTS; i++) {
-        if (!(wanted >> i & 1)) continue;
-        PyObject *part = parts[i].at ? PyUnicode_DecodeUTF8(parts[i].at, (Py_ssize_t)length(parts[i]), NULL)
-                                     : Py_NewRef(Py_None);
-        if (part == NULL || PyTuple_SetItem(found, place++, part) < 0) Py_CLEAR(found);
-    }
-    return found;
+    PyObject *found = parts_of(data, (size_t)size, wanted);
+    return found == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : found;
 }

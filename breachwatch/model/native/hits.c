@@ -141,25 +141,31 @@ static PyObject *hit_of(Hits *self, const uint64_t *found, size_t size) {
     return hit;
 }
 
-/* What is known of lines with a hit, for one of them: its entry, with the rules that it may match where a Narrow says so;
-   None where nothing is known. A new reference. */
+static PyObject *entry_with(PyObject *rules, PyObject *other) {
+    PyObject *entry = rules == NULL ? NULL : PyTuple_Pack(2, rules, other);
+    Py_XDECREF(rules);
+    return entry;
+}
+
+/* What is known of lines with a hit, for one of them: its entry, with the rules that it may match where a Narrow says so,
+   or those that it matches, and True, where a Remembered does; None where nothing is known. A new reference. */
 static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, size_t size) {
     PyObject *entry = PyDict_GetItemWithError(known, hit);
     if (entry == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     if (!PyTuple_Check(entry) || PyTuple_Size(entry) != 2)
         return PyErr_Format(PyExc_TypeError, "an entry is a tuple of two");
     PyObject *narrow = PyTuple_GetItem(entry, 1);
-    if (Py_TYPE(narrow) != narrow_type) return Py_NewRef(entry);
-    PyObject *rules = narrowed(narrow, line, size);
-    if (rules == NULL) return NULL;
-    PyObject *narrowed_entry = PyTuple_Pack(2, rules, Py_None);
-    Py_DECREF(rules);
-    return narrowed_entry;
+    if (Py_TYPE(narrow) == narrow_type) return entry_with(narrowed(narrow, line, size), Py_None);
+    if (Py_TYPE(narrow) != remembered_type) return Py_NewRef(entry);
+    PyObject *rules = recalled(narrow, line, size);
+    return rules != NULL || PyErr_Occurred() ? entry_with(rules, Py_True) : Py_NewRef(entry);
 }
 
 static int is_dismissed(PyObject *entry) {
     PyObject *rules = entry == Py_None ? entry : PyTuple_GetItem(entry, 0);
-    return PyTuple_Check(rules) && PyTuple_Size(rules) == 0 && PyTuple_GetItem(entry, 1) == Py_None;
+    if (!PyTuple_Check(rules) || PyTuple_Size(rules)) return 0;
+    PyObject *narrow = PyTuple_GetItem(entry, 1);
+    return narrow == Py_None || narrow == Py_True;
 }
 
 /* Appends (start, end, hit, entry) for each line that holds a hit and may match; the number of the others, or -1. */

@@ -12,7 +12,10 @@ static int add(PyObject *module, const char *name, PyObject *type) {
 static int fill(PyObject *module) {
     PyObject *narrow = PyType_FromSpec(&narrow_spec);
     narrow_type = (PyTypeObject *)narrow;
-    if (add(module, "Narrow", narrow) < 0 || add(module, "Hits", PyType_FromSpec(&hits_spec)) < 0) return -1;
+    PyObject *remembered = PyType_FromSpec(&remembered_spec);
+    remembered_type = (PyTypeObject *)remembered;
+    if (add(module, "Narrow", narrow) < 0 || add(module, "Remembered", remembered) < 0) return -1;
+    if (add(module, "Hits", PyType_FromSpec(&hits_spec)) < 0) return -1;
     return PyModule_AddStringConstant(module, "SOURCE", SOURCE);
 }
 

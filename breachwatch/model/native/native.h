@@ -25,6 +25,12 @@ PyObject *survey(PyObject *module, PyObject *data);
 
 /* access.c */
 PyObject *access_parts(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *parts_of(const char *line, size_t size, unsigned long wanted);
+
+/* remembered.c */
+extern PyTypeObject *remembered_type;
+extern PyType_Spec remembered_spec;
+PyObject *recalled(PyObject *remembered, const uint8_t *line, size_t size);
 
 /* narrow.c */
 extern PyTypeObject *narrow_type;

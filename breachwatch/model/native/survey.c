@@ -12,6 +12,7 @@ enum { WIDTH = 32, ROUNDS = 255 /* a lane counts that far */ };
 enum { ODD = 1, RECORD = 2, BACKSLASH = 4, OTHER = 8 }; /* the same in passes.py */
 
 typedef uint8_t lanes __attribute__((vector_size(WIDTH)));
+typedef int8_t signs __attribute__((vector_size(WIDTH)));
 
 /* What the first byte of a line says. */
 static int first_byte(uint8_t byte) {
@@ -33,17 +34,17 @@ FOR_EACH_PROCESSOR static uint64_t survey_bytes(const uint8_t *data, size_t size
             memcpy(&next, data + at + 1, WIDTH);
             lanes feed = (lanes)(here == '\n');
             count -= feed;
-            odd |= here | (lanes)(here == 0);
+            odd |= (lanes)((signs)here <= 0); /* NUL, and from 0x80 on */
             backslash |= (lanes)(here == '\\');
             lanes brace = (lanes)(next == '{');
-            record |= feed & (brace | (lanes)(next - 0x21 >= 0x5f)); /* up to 0x20, from 0x80 on */
+            record |= feed & (brace | (lanes)((signs)next <= 0x20)); /* from 0x80 on too */
             other |= feed & ~brace;
         }
         for (int i = 0; i < WIDTH; i++) feeds += count[i];
     }
     int seen = first_byte(data[0]);
     for (int i = 0; i < WIDTH; i++)
-        seen |= (odd[i] & 0x80 ? ODD : 0) | (record[i] ? RECORD : 0) | (backslash[i] ? BACKSLASH : 0) |
+        seen |= (odd[i] ? ODD : 0) | (record[i] ? RECORD : 0) | (backslash[i] ? BACKSLASH : 0) |
                 (other[i] ? OTHER : 0);
     for (; at < size; at++) {
         uint8_t byte = data[at];

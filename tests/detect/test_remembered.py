@@ -1,0 +1,62 @@
+"""Compiled code recalls of access lines what their parts say, and nothing else."""
+
+from __future__ import annotations
+
+import random
+from array import array
+from typing import Any
+
+import pytest
+
+from breachwatch.detect.hits import WEIGHT
+from breachwatch.model.passes import native
+from breachwatch.parse.web import plain_parts
+
+pytestmark = pytest.mark.skipif(native is None, reason="nobody compiled native/")
+
+LINE = b'203.0.113.7 - - [17/May/2025:10:05:03 +0000] "GET /a?%b HTTP/1.1" 200 5 "-" "%b"'
+QUERY, AGENT = 1 << 5, 1 << 10
+
+
+def recalled(remembered: object, line: bytes) -> Any:
+    """What `Hits.lines` says of a line with one hit."""
+    hits = native.Hits()
+    hits.add(1, 0)
+    lines, _, dismissed = hits.lines(line, array(WEIGHT, [1]), {0: ((3, 4), remembered)})
+    return lines[0][3] if lines else f"{dismissed} dismissed"
+
+
+def test_lines_with_known_parts_are_judged_and_the_others_left():
+    table = {("evil", "curl"): (4,), ("good", "curl"): ()}
+    remembered = native.Remembered(QUERY | AGENT, table)
+    for end in (b"", b"\n", b"\r\n", b"\r\r\n"):
+        assert recalled(remembered, LINE % (b"evil", b"curl") + end) == ((4,), True)
+        assert recalled(remembered, LINE % (b"good", b"curl") + end) == "1 dismissed"
+        assert recalled(remembered, LINE % (b"evil", b"wget") + end) == ((3, 4), remembered)
+        assert recalled(remembered, LINE % (b"evil", b"\xff") + end) == ((3, 4), remembered)
+        assert recalled(remembered, b"GET /a?evil" + end) == ((3, 4), remembered)
+    assert remembered.times == 8
+    table.clear()
+    assert recalled(remembered, LINE % (b"evil", b"curl")) == ((3, 4), remembered)
+
+
+def test_any_line_is_known_by_the_parts_that_python_finds():
+    draw = random.Random(5)
+    for _ in range(20_000):
+        line = bytearray(LINE % (draw.choice((b"evil", b"")), draw.choice((b"curl", b"\xc3\xa9"))))
+        for _ in range(draw.choice((0, 0, 1, 2))):
+            line[draw.randrange(len(line))] = draw.choice(b' "?]-\\[/0aG\r\x80')
+        wanted = draw.randrange(1, 1 << 12)
+        try:
+            parts = plain_parts(bytes(line).decode().rstrip("\r\n"), wanted)
+        except UnicodeDecodeError:
+            parts = None
+        known = {parts or ("none",): (7,)}
+        expected = ((7,), True) if parts else ((3, 4),)
+        assert recalled(native.Remembered(wanted, known), bytes(line) + b"\n")[: len(expected)] == expected, line
+
+
+@pytest.mark.parametrize("given", [(), (1,), (1, []), ("x", {}), (1, {}, 2)])
+def test_nothing_else_is_taken(given):
+    with pytest.raises((TypeError, OverflowError)):
+        native.Remembered(*given)
