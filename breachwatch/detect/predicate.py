@@ -40,6 +40,7 @@ from breachwatch.detect.values import (
     folded,
 )
 from breachwatch.model import FieldValue
+from breachwatch.model.passes import native
 
 MAX_NODES = 4_000
 """Conditions with more parts are left to the reference."""
@@ -86,6 +87,9 @@ class View(dict[int, Any]):
 
 def record_texts(record: Mapping[str, FieldValue]) -> list[str]:
     """What keywords search in a record, as the reference does; nearly every value is short text or a small number."""
+    if native is not None and type(record) is dict:
+        found: list[str] = native.record_texts(record, OWN_PREFIXES, MAX_VALUE, all_texts)
+        return found
     texts: list[str] = []
     for name, value in record.items():
         if not name.startswith(OWN_PREFIXES):

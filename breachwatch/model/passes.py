@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "640065f6cc11bd21d72a86c9cbc239814187a6822745866c12e9f81808620c75"
+SOURCE = "e4ef13ab00cc1f9b623c2fa8967dc220095792fb4d7d68b121f342d2fc6b6819"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -1,5 +1,5 @@
-/* Passes over raw bytes at memory speed: what passes.py, detect/hits.py, detect/guard.py and parse/web.py do in Python, for
-   where a compiler was at hand.
+/* Passes over raw bytes at memory speed, and what is done for every line that may match: what passes.py, detect/hits.py,
+   detect/guard.py, detect/predicate.py and parse/web.py do in Python, for where a compiler was at hand.
 
    Every function gives what its twin in Python gives; tests compare the two on any bytes. All input is hostile: no offset
    that a caller names is used before it was held against the size of the block. Whoever calls holds the lock of the
@@ -36,6 +36,9 @@ PyObject *recalled(PyObject *remembered, const uint8_t *line, size_t size);
 extern PyTypeObject *narrow_type;
 extern PyType_Spec narrow_spec;
 PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
+
+/* texts.c */
+PyObject *record_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* hits.c */
 extern PyType_Spec hits_spec;
