@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import astuple
 
 from breachwatch.detect.hits import Hit
 from breachwatch.detect.plan import Plan
@@ -36,17 +37,21 @@ OFTEN, MOSTLY, SELDOM, REST = 64, 48, 16, 1_024
 """Of so many lines: where so many match (they will be parsed anyway), or so few are spared, no more are asked about for
 a while."""
 
-HOT = 256
+HOT = 1_024
 """So often lines have the same hits before the combination gets code for just these."""
 
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
 
-VERDICT_BYTES, MAX_PARTS_BYTES, MAX_VERDICTS_BYTES = 300, 2_048, 1 << 20
-"""What a verdict that is remembered takes beside its parts, the most that one takes, and all of them."""
+VERDICT_BYTES, NUMBER_BYTES, MAX_PARTS_BYTES, MAX_VERDICTS_BYTES = 300, 32, 2_048, 1 << 20
+"""What a verdict that is remembered takes beside its parts, what a number among these takes, the most that one verdict
+takes, and all of them."""
 
 MISSING: Any = object()
 """Stands for a field that is not there."""
+
+_TELLING = frozenset((str, int, type(None), type(MISSING)))
+"""Values of these types are the same if they are equal; true is equal to 1, and is another text."""
 
 Getter = Callable[[Any], Any]
 """The value of a field of a partial record, or MISSING. Raises: Undecided, where the field may stand nested."""
@@ -188,14 +193,18 @@ class _Parts(_Line):
         return self.raw(field) is not None
 
 
+_Read = tuple[Any, ...]
+"""The parts or values that a program reads of a line: text, whole numbers, None, MISSING."""
+
+
 class Verdicts:
-    """What was found of lines with the same parts, as much as there is room for in all programs together."""
+    """What was found of lines with the same parts or values, as much as there is room for in all programs together."""
 
     def __init__(self) -> None:
-        self._tables: list[dict[Parts, tuple[int, ...]]] = []
+        self._tables: list[dict[_Read, tuple[int, ...]]] = []
         self._bytes = 0
 
-    def table(self) -> dict[Parts, tuple[int, ...]]:
+    def table(self) -> dict[_Read, tuple[int, ...]]:
         """For one program, to look into; `keep` adds to it."""
         self._tables.append({})
         return self._tables[-1]
@@ -206,15 +215,41 @@ class Verdicts:
             one.clear()
         self._bytes = 0
 
-    def keep(self, table: dict[Parts, tuple[int, ...]], parts: Parts, verdict: tuple[int, ...]) -> None:
+    def keep(self, table: dict[_Read, tuple[int, ...]], read: _Read, verdict: tuple[int, ...]) -> None:
         """Remember a verdict, and forget all where there is no more room."""
-        size = VERDICT_BYTES + sum([len(part) for part in parts if part is not None])
+        size = VERDICT_BYTES + sum([len(part) if type(part) is str else NUMBER_BYTES for part in read])
         if size > MAX_PARTS_BYTES:
             return
         if self._bytes + size > MAX_VERDICTS_BYTES:
             self.forget()
         self._bytes += size
-        table[parts] = verdict
+        table[read] = verdict
+
+
+class _Memory:
+    """The verdicts of one program."""
+
+    __slots__ = ("_made", "_times", "_verdicts", "asked", "known", "remembered")
+
+    def __init__(self, verdicts: Verdicts) -> None:
+        self._verdicts = verdicts
+        self.known = verdicts.table()
+        self.remembered: Any = None
+        """The same table for compiled code to look into, where that can."""
+        self.asked = self._made = self._times = 0
+
+    def keep(self, read: _Read, verdict: tuple[int, ...]) -> bool:
+        """Remember a verdict. False, and all is forgotten: lines hardly ever have the same, it is not worth it."""
+        self._verdicts.keep(self.known, read, verdict)
+        self._made += 1
+        if self.asked < REST:
+            return True
+        times = 0 if self.remembered is None else self.remembered.times
+        is_worth_it = self._made <= (self.asked + times - self._times) // 2
+        self.asked, self._made, self._times = 0, 0, times
+        if not is_worth_it:
+            self.known.clear()
+        return is_worth_it
 
 
 class PartsProgram:
@@ -236,13 +271,14 @@ class PartsProgram:
         needed = sorted({part for found in read.values() for of, _ in found for part in of})
         self._wanted = sum(1 << part for part in needed)
         self._getters = {number: _first([_placed(needed, *one) for one in found]) for number, found in read.items()}
-        self._verdicts = verdicts
-        self._known = {} if verdicts is None else verdicts.table()
-        self.remembered: Any = None
-        """The same verdicts for compiled code to look into; None: there is none, or nothing is remembered."""
-        if native is not None and verdicts is not None and usual.parts is native.access_parts:
-            self.remembered = native.Remembered(self._wanted, self._known)
-        self._asked = self._made = self._times = 0
+        self._memory = None if verdicts is None else _Memory(verdicts)
+        if self._memory is not None and native is not None and usual.parts is native.access_parts:
+            self._memory.remembered = native.Remembered(self._wanted, self._memory.known)
+
+    @property
+    def remembered(self) -> Any:
+        """What compiled code can look into; None: there is none, or nothing is remembered."""
+        return None if self._memory is None else self._memory.remembered
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
         """Those of the rules whose condition the line satisfies, which is not dirty; None: it has another shape."""
@@ -250,30 +286,16 @@ class PartsProgram:
         parts = self._split(text, self._wanted)
         if parts is None:
             return None
-        if self._verdicts is None:
+        memory = self._memory
+        if memory is None:
             return self._found(text, parts)
-        verdict = self._known.get(parts)
-        self._asked += 1
+        memory.asked += 1
+        verdict = memory.known.get(parts)
         if verdict is None:
             verdict = self._found(text, parts)
-            self._made += 1
-            self._verdicts.keep(self._known, parts, verdict)
-            if self._asked >= REST:
-                if self._made > (self._asked + self._recalled()) // 2:
-                    self._forget()
-                self._asked = self._made = 0
+            if not memory.keep(parts, verdict):
+                self._memory = None
         return verdict
-
-    def _recalled(self) -> int:
-        """Lines that compiled code knew of since this was asked last."""
-        times = 0 if self.remembered is None else self.remembered.times
-        before, self._times = self._times, times
-        return times - before
-
-    def _forget(self) -> None:
-        """Lines hardly ever have the same parts: remembering them costs more than it spares."""
-        self._verdicts = self.remembered = None
-        self._known.clear()
 
     def _found(self, text: str, parts: Parts) -> tuple[int, ...]:
         view = _Parts(text, parts, self._getters)
@@ -300,10 +322,22 @@ class Program:
     """The code of one combination of rules over a JSON line."""
 
     def __init__(
-        self, parts: Sequence[tuple[int, Predicate]], fields: Mapping[int, Names], *, thorough: bool = False
+        self,
+        parts: Sequence[tuple[int, Predicate]],
+        fields: Mapping[int, Names],
+        verdicts: Verdicts,
+        whole: Container[int] = (),
+        *,
+        thorough: bool = False,
     ) -> None:
-        """`thorough`: lines are read even where nearly all match."""
+        """`whole`: those of the rules that search whole records.
+
+        `thorough`: lines are read even where nearly all match.
+        """
         self._parts = parts
+        self._plain = [part for part in parts if part[0] not in whole]
+        self._whole = [part for part in parts if part[0] in whole]
+        self._memory = _Memory(verdicts) if self._plain else None
         self._thorough = thorough
         attributes: dict[str, str] = {}
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
@@ -341,10 +375,27 @@ class Program:
         if line.count(b"{") + (line.count(b"[") if b"[" in line else 0) > MAX_OPEN:
             return None
         try:
-            view = _Fields(self._decode(line), self._getters, line)
-            return tuple([index for index, predicate in self._parts if predicate(view)])
+            record = self._decode(line)
+            view = _Fields(record, self._getters, line)
+            read = () if self._memory is None else astuple(record)
+            if self._memory is None or not _TELLING.issuperset(map(type, read)):
+                return tuple([index for index, predicate in self._parts if predicate(view)])
+            verdict = self._by_values(self._memory, read, view)
+            if not self._whole:
+                return verdict
+            return tuple(sorted([*verdict, *[index for index, predicate in self._whole if predicate(view)]]))
         except (Undecided, msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
             return None
+
+    def _by_values(self, memory: _Memory, read: _Read, view: View) -> tuple[int, ...]:
+        """Those of the rules about nothing but the fields. Raises: Undecided."""
+        memory.asked += 1
+        verdict = memory.known.get(read)
+        if verdict is None:
+            verdict = tuple([index for index, predicate in self._plain if predicate(view)])
+            if not memory.keep(read, verdict):
+                self._memory = None
+        return verdict
 
 
 @lru_cache(MAX_PROGRAMS)
@@ -442,13 +493,15 @@ class Programs:
             parts.append((index, found[0]))
             numbers |= found[1]
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
+        whole = {index for index in rules if has_keywords(self._condition(index, hit))}
         if self._form.escapes_json:
-            return Program(parts, names, thorough=self._thorough)
+            return Program(parts, names, self._verdicts, whole, thorough=self._thorough)
         usual = self._form.usual
-        if usual is None:
-            return LineProgram(parts)
-        has_keyword = any(has_keywords(self._condition(index, hit)) for index in rules)
-        return PartsProgram(parts, names, usual, None if has_keyword else self._verdicts)
+        return (
+            LineProgram(parts)
+            if usual is None
+            else PartsProgram(parts, names, usual, None if whole else self._verdicts)
+        )
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
         condition = self._condition(index, hit)

@@ -117,7 +117,7 @@ def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch)
             programs.judged((number,), number, line("evil"), made)
         latest = next(reversed(programs._programs.values()))
         assert isinstance(latest, PartsProgram)
-        tables.append(latest._known)
+        tables.append(latest._memory.known if latest._memory else {})
         assert sum(map(len, tables)) <= 3
 
 
@@ -152,7 +152,7 @@ def test_parts_that_never_come_again_are_no_longer_remembered():
     judged = program(holds("url.query", "evil"))
     for number in range(partial.REST + 1):
         assert judged.matching(line(f"n={number}")) == ()
-    assert judged._verdicts is None
+    assert judged._memory is None
     assert judged.matching(line("evil")) == (0,)
 
 
