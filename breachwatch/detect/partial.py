@@ -37,8 +37,9 @@ OFTEN, MOSTLY, SELDOM, REST = 64, 48, 16, 1_024
 """Of so many lines: where so many match (they will be parsed anyway), or so few are spared, no more are asked about for
 a while."""
 
-HOT = 1_024
-"""So often lines have the same hits before the combination gets code for just these."""
+HOT, HOT_PARTS = 1_024, 32
+"""So often lines have the same hits before the combination gets code for just these: the second of access lines, whose
+code then often reads fewer parts, so that it finds the same ones oftener."""
 
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
@@ -429,6 +430,7 @@ class Programs:
         self._thorough = thorough
         self._rules = rules
         self._form = form
+        self._hot = HOT if form.usual is None else HOT_PARTS
         self._generator = Generator()
         self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
         self._programs: dict[_Key, _AnyProgram | None] = {}
@@ -464,7 +466,7 @@ class Programs:
 
     def _new(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
         """Code for these hits where they came very often, else for the rules in general where these came often."""
-        if hit is not None and self._count((rules, hit)) < HOT:
+        if hit is not None and self._count((rules, hit)) < self._hot:
             general = rules, None
             return self._programs[general] if general in self._programs else self._new(rules, None)
         if hit is None and self._count((rules, None)) < WORTH_IT:

@@ -49,7 +49,8 @@ def _generated_code_from_the_first_line_on(monkeypatch, request):
     has_code = request.param != "no code"
     for module in (eventview, partial, plan):
         monkeypatch.setattr(module, "WORTH_IT", 1 if has_code else 10**9)
-    monkeypatch.setattr(partial, "HOT", 2 if has_code else 10**9)
+    for name in ("HOT", "HOT_PARTS"):
+        monkeypatch.setattr(partial, name, 2 if has_code else 10**9)
     if request.param == "code, nothing compiled":
         monkeypatch.setattr(plan, "survey", passes("").survey)
         monkeypatch.setattr(plan, "new_hits", PlainHits)
