@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
+from breachwatch.detect.hits import Tally
 from breachwatch.detect.plan import Candidate, Look, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
@@ -89,31 +90,38 @@ class BlockReader:
 
         For rules that no correlation reads: nothing is fed.
         """
-        count, found = self._look(lines)
+        source = self._source(lines)
+        tally: Tally = {}
+        count, found = self._look(lines, None if source is None else tally)
         known, unknown = self._known(found, lines)
-        for (rules, source), times in known.items():
-            for index in self.detector.meant(rules, source):
+        known.update({(rules, source or LogSource()): times for rules, times in tally.items()})
+        for (rules, of), times in known.items():
+            for index in self.detector.meant(rules, of):
                 counts[index] += times
         parsed = self._parsed(unknown, lines)
         self.lines += count
-        self.candidates += len(found)
+        self.candidates += len(found) + sum(tally.values())
         self.events += count - len(unknown) + len(parsed)
         for candidate, event in parsed:
             for index in self._judged(candidate, event, is_json=lines.form.escapes_json):
                 counts[index] += 1
 
-    def _look(self, lines: Lines) -> Look:
-        return self.selector.look(lines.form, self.scope(lines.logsource), lines.block.data)
+    def _look(self, lines: Lines, tally: Tally | None = None) -> Look:
+        return self.selector.look(lines.form, self.scope(lines.logsource), lines.block.data, tally)
+
+    def _source(self, lines: Lines) -> LogSource | None:
+        """The log source of all the lines that rules are judged by, where that is one."""
+        if self.detector.any_logsource:
+            return LogSource()
+        if lines.logsource is None and lines.form.usual is not None:
+            return lines.form.usual.source
+        return lines.logsource
 
     def _known(
         self, found: Sequence[Candidate], lines: Lines
     ) -> tuple[Counter[tuple[tuple[int, ...], LogSource]], list[Candidate]]:
         """Satisfied rules and log source of the lines whose verdict is known, with their number; the other lines."""
-        form, data, logsource = lines.form, lines.block.data, lines.logsource
-        if self.detector.any_logsource:
-            logsource = LogSource()
-        elif logsource is None and form.usual is not None:
-            logsource = form.usual.source
+        form, data, logsource = lines.form, lines.block.data, self._source(lines)
         known: list[tuple[tuple[int, ...], LogSource]] = []
         unknown: list[Candidate] = []
         for candidate in found:

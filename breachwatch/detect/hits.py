@@ -23,6 +23,9 @@ Or a `native.Remembered`, which may know the rules that a line matches; of a lin
 Line = tuple[int, int, Hit, Entry | None]
 """Where a line begins, where the next one does, what was found in it, and what is known of lines with this hit."""
 
+Tally = dict[tuple[int, ...], int]
+"""How many lines match just these rules."""
+
 WEIGHT = "I"
 """Type code of an array of weights: 32 bits without a sign."""
 
@@ -38,11 +41,15 @@ class Hits(Protocol):
         """A hit: the offset behind its last byte, and the number of the pattern."""
         ...
 
-    def lines(self, data: bytes, weights: array[int], known: dict[Hit, Entry], /) -> tuple[list[Line], int, int]:
+    def lines(
+        self, data: bytes, weights: array[int], known: dict[Hit, Entry], tally: Tally | None = None, /
+    ) -> tuple[list[Line], int, int]:
         """The lines of the block that hold hits, in order, and the sum of the weights of all hits; forgets the hits.
 
         `data` holds whole lines. `weights`: by number of the pattern. `known`: may dismiss lines; how many were, comes
-        last. Raises: ValueError, for a hit outside of the block or without a weight; MemoryError.
+        last. `tally`: lines whose rules are known may be counted there instead of being given.
+
+        Raises: ValueError, for a hit outside of the block or without a weight; MemoryError.
         """
         ...
 
@@ -62,8 +69,15 @@ class PlainHits:
         """A hit: the offset behind its last byte, and the number of the pattern."""
         self.found.append((stop, number))
 
-    def lines(self, data: bytes, weights: array[int], known: dict[Hit, Entry], /) -> tuple[list[Line], int, int]:
-        """The lines of the block that hold hits; see `Hits`. No line is dismissed here."""
+    def lines(
+        self,
+        data: bytes,
+        weights: array[int],
+        known: dict[Hit, Entry],
+        tally: Tally | None = None,  # noqa: ARG002  # nothing is remembered where nothing is compiled
+        /,
+    ) -> tuple[list[Line], int, int]:
+        """The lines of the block that hold hits; see `Hits`. No line is dismissed or counted here."""
         found, self.found = sorted(self.found), []
         if found and not (found[0][0] > 0 and found[-1][0] <= len(data)):
             raise ValueError("a hit lies outside the block, or has a number without a weight")

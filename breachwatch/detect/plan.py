@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards
-from breachwatch.detect.hits import WEIGHT, Entry, Hit, Line, new_hits
+from breachwatch.detect.hits import WEIGHT, Entry, Hit, Line, Tally, new_hits
 from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
@@ -151,15 +151,21 @@ class Plan:
         self._asks = self._dismissed = 0
 
     def look(  # noqa: C901  # run for every line with a hit: calls would cost more than what they do
-        self, data: bytes, judge: Judging | None = None, looked_at: Counter[int] | None = None
+        self,
+        data: bytes,
+        judge: Judging | None = None,
+        looked_at: Counter[int] | None = None,
+        tally: Tally | None = None,
     ) -> Look:
         """Lines that may match, in order. `data` holds whole lines, each with its line feed.
 
         `judge`: asked of each of them. `looked_at`: counts, by rule, the lines that the scan let through.
+        `tally`: lines that are known to match some rules may be counted there instead of given.
         """
         count, flags = survey(data)
         self._scan(data, flags)
-        lines, work, dismissed = self._found.lines(data, self._weights, self._sets)
+        can_tally = looked_at is None and not self.open
+        lines, work, dismissed = self._found.lines(data, self._weights, self._sets, tally if can_tally else None)
         self.work += work
         self.scanned_bytes += len(data)
         found: list[Candidate] = []

@@ -17,6 +17,7 @@ import msgspec
 
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
+from breachwatch.detect.hits import Tally
 from breachwatch.detect.partial import Programs
 from breachwatch.detect.plan import Look, Plan, Scope, in_scope
 from breachwatch.detect.prefilter import StaleError, backend, counting_backend, version
@@ -163,10 +164,13 @@ class Selector:
             found.watch()
         return found.plan
 
-    def look(self, form: RawForm, scope: Scope, data: bytes) -> Look:
-        """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines."""
+    def look(self, form: RawForm, scope: Scope, data: bytes, tally: Tally | None = None) -> Look:
+        """Lines that a rule may match, as far as the bytes of these lines tell. `data` holds whole lines.
+
+        `tally`: lines that are known to match some rules may be counted there instead of given.
+        """
         plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
-        return plan.look(data, None if programs is None else programs.judged, self.looked_at)
+        return plan.look(data, None if programs is None else programs.judged, self.looked_at, tally)
 
     def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
         """What judges lines without parsing them; None where their log source, which a parser tells, matters."""

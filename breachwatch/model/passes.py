@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "e4ef13ab00cc1f9b623c2fa8967dc220095792fb4d7d68b121f342d2fc6b6819"
+SOURCE = "cbf28526a9b151d0f6b44ecf3c9e503289410fcaecdec5fc71cf3b30b8798bed"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

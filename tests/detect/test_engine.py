@@ -17,7 +17,7 @@ import pytest
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect import eventscan, eventview, guard, partial, plan, sample
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.hits import PlainHits
+from breachwatch.detect.hits import PlainHits, Tally
 from breachwatch.detect.plan import Look, Plan, Scope
 from breachwatch.detect.rule import And, Condition, Exists, FieldTest, IsNull, Keyword, Not, Or, Regex, Rule, Text
 from breachwatch.detect.ruleset import RuleSet
@@ -135,9 +135,9 @@ class RandomCosts(Selector):
         del sample_bytes
         return self._draw.choice((0.0, math.inf))
 
-    def look(self, form: RawForm, scope: Scope, data: bytes) -> Look:
-        found = super().look(form, scope, data)
-        self.judged += sum(candidate.is_judged for candidate in found.candidates)
+    def look(self, form: RawForm, scope: Scope, data: bytes, tally: Tally | None = None) -> Look:
+        found = super().look(form, scope, data, tally)
+        self.judged += sum(candidate.is_judged for candidate in found.candidates) + sum((tally or {}).values())
         return found
 
 

@@ -40,6 +40,22 @@ def test_lines_with_known_parts_are_judged_and_the_others_left():
     assert recalled(remembered, LINE % (b"evil", b"curl")) == ((3, 4), remembered)
 
 
+def test_known_lines_are_counted_where_somebody_counts():
+    remembered = native.Remembered(QUERY, {("evil",): (4,), ("good",): (), ("bad",): (3, 4)})
+    queries = [b"evil", b"good", b"other", b"bad", b"evil"]
+    lines = [LINE % (query, b"curl") + b"\n" for query in queries]
+    hits, tally = native.Hits(), {(4,): 7}
+    for number in range(len(lines)):
+        hits.add(sum(map(len, lines[:number])) + 1, 0)
+    known = {0: ((3, 4), remembered)}
+    found, _, dismissed = hits.lines(b"".join(lines), array(WEIGHT, [1]), known, tally)
+    assert (tally, dismissed) == ({(4,): 9, (3, 4): 1}, 1)
+    assert [(start, entry) for start, _, _, entry in found] == [(len(lines[0] + lines[1]), known[0])]
+    for wrong in ("", 1):
+        with pytest.raises(TypeError):
+            hits.lines(b"a\n", array(WEIGHT, [1]), known, wrong)
+
+
 def test_any_line_is_known_by_the_parts_that_python_finds():
     draw = random.Random(5)
     for _ in range(20_000):

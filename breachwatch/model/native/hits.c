@@ -168,9 +168,22 @@ static int is_dismissed(PyObject *entry) {
     return narrow == Py_None || narrow == Py_True;
 }
 
-/* Appends (start, end, hit, entry) for each line that holds a hit and may match; the number of the others, or -1. */
+/* Counts a line whose rules are known by these rules: 1, or 0 if it is none or nobody counts them; -1: error. */
+static int is_told(PyObject *tally, PyObject *entry) {
+    if (tally == NULL || entry == Py_None || PyTuple_GetItem(entry, 1) != Py_True) return 0;
+    PyObject *rules = PyTuple_GetItem(entry, 0), *before = PyDict_GetItemWithError(tally, rules);
+    if (before == NULL && PyErr_Occurred()) return -1;
+    Py_ssize_t times = before == NULL ? 0 : PyLong_AsSsize_t(before);
+    PyObject *after = times == -1 && PyErr_Occurred() ? NULL : PyLong_FromSsize_t(times + 1);
+    int failed = after == NULL || PyDict_SetItem(tally, rules, after) < 0;
+    Py_XDECREF(after);
+    return failed ? -1 : 1;
+}
+
+/* Appends (start, end, hit, entry) for each line that holds a hit and may match, unless it is counted; the number of those
+   that do not match, or -1. */
 static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const uint8_t *data, size_t size,
-                               PyObject *known) {
+                               PyObject *known, PyObject *tally) {
     const uint64_t *found = self->found;
     Py_ssize_t dismissed = 0;
     size_t i = 0, end = 0;
@@ -191,6 +204,13 @@ static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const 
             dismissed++;
             continue;
         }
+        int told = is_told(tally, entry);
+        if (told) {
+            Py_DECREF(hit);
+            Py_DECREF(entry);
+            if (told < 0) return -1;
+            continue;
+        }
         PyObject *line = Py_BuildValue("(nnNN)", (Py_ssize_t)start, (Py_ssize_t)end, hit, entry);
         if (line == NULL) return -1;
         int failed = PyList_Append(lines, line);
@@ -202,7 +222,9 @@ static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const 
 
 static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     Hits *self = (Hits *)object;
-    if (count != 3 || !PyDict_Check(args[2])) return PyErr_Format(PyExc_TypeError, "lines takes data, weights, a dict");
+    PyObject *tally = count == 4 && args[3] != Py_None ? args[3] : NULL;
+    if ((count != 3 && count != 4) || !PyDict_Check(args[2]) || (tally != NULL && !PyDict_Check(tally)))
+        return PyErr_Format(PyExc_TypeError, "lines takes data, weights, a dict, and another one or None");
     size_t found = self->size;
     self->size = 0;
     if (self->is_full) {
@@ -231,7 +253,7 @@ static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t 
     if (!is_sound)
         PyErr_SetString(PyExc_ValueError, "a hit lies outside the block, or has a number without a weight");
     else if ((lines = PyList_New(0)) != NULL &&
-             (dismissed = append_lines(self, found, lines, data.buf, (size_t)data.len, args[2])) >= 0)
+             (dismissed = append_lines(self, found, lines, data.buf, (size_t)data.len, args[2], tally)) >= 0)
         result = Py_BuildValue("(OKn)", lines, (unsigned long long)work, dismissed);
     Py_XDECREF(lines);
     PyBuffer_Release(&weights);
