@@ -499,11 +499,9 @@ class Programs:
         if self._form.escapes_json:
             return Program(parts, names, self._verdicts, whole, thorough=self._thorough)
         usual = self._form.usual
-        return (
-            LineProgram(parts)
-            if usual is None
-            else PartsProgram(parts, names, usual, None if whole else self._verdicts)
-        )
+        if usual is None:
+            return LineProgram(parts)
+        return PartsProgram(parts, names, usual, None if whole else self._verdicts)
 
     def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
         condition = self._condition(index, hit)

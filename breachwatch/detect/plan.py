@@ -262,7 +262,8 @@ class Plan:
 
     def remember(self, hit: Hit, rules: tuple[int, ...], remembered: Any) -> None:
         """From now on, ask what is remembered of lines with these hits, if nothing else dismisses any of the rules."""
-        if self._sets.get(hit) == (rules, None):
+        before, narrow = self._sets.get(hit, (None, None))
+        if before == rules and (narrow is None or type(narrow) is Remembered):
             self._sets[hit] = rules, remembered
 
     def simplified(self, index: int, hit: Hit) -> Condition:

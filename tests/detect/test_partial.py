@@ -121,6 +121,31 @@ def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch)
         assert sum(map(len, tables)) <= 3
 
 
+def test_values_that_are_equal_and_not_the_same_are_told_apart():
+    def equals(text: str) -> FieldTest:
+        return FieldTest(field="x", value=Text(pieces=(text,)), text="")
+
+    rules = [rule(equals("1"), "one"), rule(equals("true"), "true"), rule(And((equals("1"), word("y"))), "whole")]
+    judged = Programs(rules, FORMS["json"], thorough=True)._made((0, 1, 2), None)
+    assert judged is not None
+    values = {
+        b"1": (0,),
+        b"true": (1,),
+        b'"1"': (0,),
+        b"1.0": (0,),
+        b'"TRUE"': (1,),
+        b"false": (),
+        b"null": (),
+        b"[]": (),
+    }
+    for _ in range(3):
+        for value, right in values.items():
+            assert judged.matching(b'{"x":%b}' % value) in (right, None), value
+            assert judged.matching(b'{"z":"y","x":%b}' % value) in ((*right, 2) if 0 in right else right, None), value
+    assert judged.matching(b'{"x":1}') == (0,)
+    assert judged.matching(b'{"x":1,"z":"Y"}') == (0, 2)
+
+
 def test_keywords_depend_on_more_than_the_parts():
     judged = program(And((holds("url.query", "evil"), word("203.0.113.7"))))
     assert judged.matching(line("evil")) == (0,)
