@@ -25,6 +25,14 @@ MAX_RECORD_BYTES = 4 << 20
 BACK_OFF_S = (1.0, 5.0, 30.0, 60.0)
 """Waits before `journalctl` is started again after it ended."""
 
+LOOK_AGAIN_S = 10.0
+"""After this long a silence behind a record the journal is read again from that record on, once.
+
+A reader can see an entry while it is being linked: it then lacks fields, or where journalctl follows one boot or some
+units, it waits unseen until the next one is written. Source: systemd's journal-file.c, which counts an entry in the
+header (`journal_file_link_entry`) before it links its data.
+"""
+
 
 class _Cursor(msgspec.Struct):
     cursor: str = msgspec.field(default="", name="__CURSOR")
@@ -59,6 +67,9 @@ class Journal:
         """The cursor that the child begins with: the record that was read last, if it is still there."""
         self._is_skipping = False
         """In the middle of a record that is too large."""
+        self._length_bytes = 0
+        """Of the record that was read last; 0 if another process read it."""
+        self._look_again_at: float | None = None
         self._start_at = 0.0
         self._failures = 0
 
@@ -75,6 +86,8 @@ class Journal:
         while left > 0:
             chunk = self._read()
             if chunk is None:
+                if self._look_again_at is not None and self._clock.monotonic() >= self._look_again_at:
+                    self._stop()  # the next poll starts it again
                 return
             if not chunk:
                 yield self._ended()
@@ -87,7 +100,9 @@ class Journal:
 
     def _start(self) -> Gap | None:
         options = ["--output=json", "--follow", "--no-pager", "--quiet", "--all", "--lines=all"]
-        options += [f"--cursor={self._cursor}"] if self._cursor else []
+        # alone, --follow reads the current boot only: what was written before a reboot would be lost
+        options += ["--merge", f"--cursor={self._cursor}"] if self._cursor else []
+        self._look_again_at = None
         self._expected = self._cursor
         self._is_skipping = False
         options += [f"--unit={unit}" for unit in self._units]
@@ -143,10 +158,13 @@ class Journal:
         expected, self._expected = self._expected, ""
         self._failures = 0
         if expected and cursor == expected:
-            return  # read before
-        if expected:
+            if not 0 < self._length_bytes < len(record):
+                return  # read before, as it is
+        elif expected:
             yield self._gap("vanished", "the record that was read last is gone, and so may be what followed it")
         self._cursor = cursor
+        self._length_bytes = len(record)
+        self._look_again_at = self._clock.monotonic() + LOOK_AGAIN_S
         yield RawLine(source=SOURCE, data=record, length_bytes=len(record), cursor=cursor)
 
     def _gap(self, reason: str, detail: str, lost_bytes: int | None = None) -> Gap:

@@ -20,7 +20,7 @@ from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.app.rules import rules_in
 from breachwatch.detect.engine import Detector
 from breachwatch.model import Checkpoint, Gap, RawLine
-from breachwatch.watch.journal import MAX_RECORD_BYTES, Journal
+from breachwatch.watch.journal import LOOK_AGAIN_S, MAX_RECORD_BYTES, Journal
 from breachwatch.watch.wake import Wake
 from tests.conftest import FakeClock
 
@@ -33,12 +33,12 @@ needs_journal = pytest.mark.skipif(
 )
 
 
-def write(path: Path, first: int, last: int, unit: str = "ssh.service") -> None:
+def write(path: Path, first: int, last: int, unit: str = "ssh.service", boot: str = BOOT) -> None:
     """Real journal entries with these numbers, a millisecond apart."""
     entries = b"".join(
         (
             f"__REALTIME_TIMESTAMP={1769940000000000 + number * 1000}\n__MONOTONIC_TIMESTAMP={1000000 + number}\n"
-            f"_BOOT_ID={BOOT}\n_MACHINE_ID={BOOT}\n_HOSTNAME=web01\n_TRANSPORT=syslog\nPRIORITY=6\n"
+            f"_BOOT_ID={boot}\n_MACHINE_ID={BOOT}\n_HOSTNAME=web01\n_TRANSPORT=syslog\nPRIORITY=6\n"
             f"SYSLOG_IDENTIFIER=sshd\n_PID=7\n_UID=0\n_COMM=sshd\n_SYSTEMD_UNIT={unit}\nMESSAGE=number={number:06d}\n\n"
         ).encode()
         for number in range(first, last)
@@ -143,6 +143,20 @@ def test_what_was_not_stored_before_a_kill_is_read_again(tmp_path, hear: Hear):
 
 
 @needs_journal
+def test_what_was_written_before_a_reboot_is_read_after_it(tmp_path, hear: Hear):
+    write(tmp_path / "j" / "a.journal", 0, 50)
+    heard = hear("journalctl", f"--directory={tmp_path / 'j'}")
+    heard.until(lambda: len(heard.lines) >= 50)
+    heard.journal.close()
+    write(tmp_path / "j" / "a.journal", 50, 60)
+    write(tmp_path / "j" / "b.journal", 60, 70, boot="f" + BOOT[1:])
+    heard.start()
+    heard.until(lambda: len(heard.lines) >= 70)
+    assert heard.numbers == list(range(70))
+    assert heard.gaps == []
+
+
+@needs_journal
 def test_a_killed_journalctl_is_a_gap_and_is_started_again_where_it_was(tmp_path, hear: Hear, clock: FakeClock):
     write(tmp_path / "j" / "a.journal", 0, 100)
     heard = hear("journalctl", f"--directory={tmp_path / 'j'}", clock=clock)
@@ -241,6 +255,34 @@ def record(number: int) -> str:
     return json.dumps(
         {"__CURSOR": f"c{number}", "__REALTIME_TIMESTAMP": "1769940000000000", "MESSAGE": f"number={number}"}
     )
+
+
+def test_after_a_silence_the_journal_is_read_again_from_the_last_record_on(tmp_path, hear: Hear, clock: FakeClock):
+    """What journalctl saw half written or did not see at all: a record that grew, and one behind it."""
+    starts = tmp_path / "starts"
+    half, whole, second = '{"__CURSOR": "c1"}', record(1), record(2)
+    told = {"": [half], "--cursor=c1": [whole, second], "--cursor=c2": [second]}
+    code = f"""
+open({str(starts)!r}, "a").write("x")
+cursor = next((option for option in sys.argv if option.startswith("--cursor=")), "")
+for said in {told!r}[cursor]:
+    out.write(said.encode() + b"\\n")
+"""
+    heard = hear(*saying(tmp_path, code), clock=clock)
+    heard.until(lambda: len(heard.lines) >= 1)
+    clock.advance(LOOK_AGAIN_S - 1)
+    heard.poll()
+    assert starts.read_text() == "x"
+    clock.advance(1)
+    heard.until(lambda: len(heard.lines) >= 3)
+    assert [json.loads(line.data).get("MESSAGE") for line in heard.lines] == [None, "number=1", "number=2"]
+    assert heard.gaps == []
+    for _ in range(5):  # it tells of c2 again: nothing new, and after that the child is left alone
+        clock.advance(LOOK_AGAIN_S)
+        heard.poll()
+        time.sleep(0.2)
+    assert starts.read_text() == "xxx"
+    assert len(heard.lines) == 3
 
 
 def test_a_record_of_many_megabytes_is_set_aside_and_its_neighbours_are_read(tmp_path, hear: Hear):
