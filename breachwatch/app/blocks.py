@@ -20,6 +20,7 @@ from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser
 from breachwatch.parse.jsonlines import source_in
+from breachwatch.parse.memory import Saved
 from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
@@ -139,13 +140,17 @@ class BlockReader:
         """The events of the candidates; the parser is left as if it had read every line."""
         block, parser, context, logsource = lines.block, lines.parser, lines.context, lines.logsource
         parsed: list[tuple[Candidate, Event]] = []
+        parse = parser.parse
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and lines.form.is_closed)
         for candidate in found:
-            skip.until(candidate.start)
-            line = line_of(block, candidate.start, candidate.end)
-            skip.at = candidate.end
-            parsed += [(candidate, event) for event in parser.parse(line, context)]
-        skip.until(len(block.data))
+            start, end = candidate.start, candidate.end
+            if start > skip.at:
+                skip.until(start)
+            skip.at = end
+            for event in parse(line_of(block, start, end), context):
+                parsed.append((candidate, event))  # noqa: PERF401  # a comprehension for one event takes longer
+        if len(block.data) > skip.at:
+            skip.until(len(block.data))
         skip.settle()
         if logsource is not None:
             return [(candidate, relocated(event, logsource)) for candidate, event in parsed]
@@ -181,29 +186,32 @@ class _Skipper:
     all_matter: bool
     """The parser counts years on from line to line: it has to read every line."""
     at: int = 0
-    skipped: Skipped | None = None
+    start: int = 0
+    stop: int = 0
+    """Between these nothing was read, after the memory was as saved."""
+    saved: Saved = (None, None)
 
     def until(self, stop: int) -> None:
-        """The lines up to there are not read."""
-        if stop <= self.at:
-            return
+        """The lines up to there, which is further on, are not read."""
         if self.all_matter:
             for line in lines_of(self.block, self.at, stop):
                 self.parser.parse(line, self.context)
             self.at = stop
             return
         memory = self.parser.memory
-        if memory.is_whole or self.skipped is None:
-            self.skipped = Skipped(self.parser, self.block, self.context, self.at, stop, memory.saved())
-        else:
-            self.skipped.stop = stop
-        memory.forget(self.skipped.recall)
-        self.at = stop
+        if memory.is_whole:
+            self.start, self.saved = self.at, memory.saved()
+        self.at = self.stop = stop
+        memory.forget(self.recall)
+
+    def recall(self) -> None:
+        """Leave the parser's memory as if it had read the lines."""
+        Skipped(self.parser, self.block, self.context, self.start, self.stop, self.saved).recall()
 
     def settle(self) -> None:
         """Leave the block behind: what its last lines said is remembered now."""
-        if self.skipped is not None and not self.parser.memory.is_whole:
-            self.skipped.recall()
+        if not self.parser.memory.is_whole:
+            self.recall()
 
 
 def relocated(event: Event, logsource: LogSource) -> Event:

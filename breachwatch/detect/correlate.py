@@ -17,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from operator import attrgetter
 
 import msgspec
@@ -40,6 +40,9 @@ MAX_GROUPS = 20_000
 
 MAX_EVENTS = 100_000
 """Events kept per correlation, over all groups (about 40 MB); groups that were silent longest are evicted first."""
+
+FEW_EVENTS = 8
+"""A group of fewer has no index of its own."""
 
 MAX_FIRED = 64
 """Windows of a group that are remembered as told."""
@@ -122,13 +125,19 @@ def least_events(definition: Correlation) -> float:
     return max((limit for op, limit in definition.bounds if op in {"gte", "gt", "eq"}), default=1)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Reads:
     """What is read of the events of one rule."""
 
     position: int
     key: tuple[_Named, ...]
     values: tuple[_Named, ...]
+
+    @cached_property
+    def only(self) -> str:
+        """The field of the key, if that is one that goes by one name; else none."""
+        (name, also), *others = self.key or (("", ()),)
+        return "" if also or others else name
 
 
 _Named = tuple[str, tuple[str, ...]]
@@ -142,9 +151,10 @@ class Correlator:
         self.definition = definition
         self.evictions = 0
         self.late = 0
-        self._groups: OrderedDict[tuple[str, ...], Group] = OrderedDict()
-        """Silent longest first."""
+        self._groups: OrderedDict[tuple[str, ...], Group | Seen] = OrderedDict()
+        """Silent longest first; a single event, as nearly all groups of a noisy log have, stands for itself."""
         self._ids: dict[tuple[str, ...], set[tuple[str, int]]] = {}
+        """Of groups that have, or had, many events."""
         self._held = 0
         self._span_us = round(definition.timespan_s * SECOND)
         self._reach_us = round((definition.timespan_s + LATENESS_S) * SECOND)
@@ -152,6 +162,7 @@ class Correlator:
         self._most = group_bound(definition)
         self._least = least_events(definition)
         self._is_temporal = definition.type.startswith("temporal")
+        self._has_value = definition.type.startswith("value_")
         self._reads: dict[str, _Reads] = {}
 
     def feed(self, rule_id: str, event: Event) -> Firing | None:
@@ -161,36 +172,45 @@ class Correlator:
         seen = None if key is None else self._seen(reads, event)
         if key is None or seen is None:
             return None
-        identity = self._identity(seen)
-        group = self._groups.get(key)
-        if group is None:  # nearly all groups of a noisy log have one event
-            group = self._groups[key] = Group(events=[seen], fired=[], recent=[seen.at_us])
-            self._ids[key] = {identity}
+        held = self._groups.get(key)
+        group = None
+        if held is None and self._least > 1:
+            self._groups[key] = seen
             self._held += 1
-        elif not self._joined(group, key, seen, identity):
+        elif (group := self._joined(key, held, seen)) is None:
             return None
-        self._make_room(key)
-        window = None if len(group.events) < self._least else self._completed(group, seen)
+        if len(self._groups) > MAX_GROUPS or self._held > MAX_EVENTS:
+            self._make_room(key, seen.at_us)
+        window = None if group is None or len(group.events) < self._least else self._completed(group, seen)
         return None if window is None else self._firing(key, window)
 
-    def _joined(self, group: Group, key: tuple[str, ...], seen: Seen, identity: tuple[str, int]) -> bool:
-        """Put an event into its group; False if it is there."""
+    def _joined(self, key: tuple[str, ...], held: Group | Seen | None, seen: Seen) -> Group | None:
+        """The group with an event more; None if it is there."""
+        if held is None:
+            group = self._groups[key] = Group(events=[seen], fired=[], recent=[seen.at_us])
+            self._held += 1
+            return group
         self._groups.move_to_end(key)
-        ids = self._ids[key]
-        if identity in ids:
-            return False
+        identity, ids = self._identity(seen), self._ids.get(key)
+        group = _group_of(held)
         events, recent, at_us = group.events, group.recent, seen.at_us
+        if ids is None and len(events) >= FEW_EVENTS:
+            ids = self._ids[key] = set(map(self._identity, events))
+        if identity in (map(self._identity, events) if ids is None else ids):
+            return None
+        self._groups[key] = group
         if recent and at_us < max(recent) - LATENESS_S * SECOND:
             self.late += 1
         if events and at_us <= events[-1].at_us:
             insort(events, seen)
         else:
             events.append(seen)
-        ids.add(identity)
+        if ids is not None:
+            ids.add(identity)
         self._held += 1
         group.recent = [*recent[1 - RECENT :], at_us]
         self._trim(group, ids)
-        return True
+        return group
 
     # -- one event ------------------------------------------------------------------------------------------------
 
@@ -206,6 +226,9 @@ class Correlator:
         return found
 
     def _key(self, reads: _Reads, event: Event) -> tuple[str, ...] | None:
+        value: object = event.fields.get(reads.only) if reads.only else None
+        if type(value) is str and value:
+            return (value[:MAX_VALUE_TEXT],)
         key = []
         for name, also in reads.key:
             value = event.fields.get(name)
@@ -217,19 +240,21 @@ class Correlator:
         return tuple(key)
 
     def _seen(self, reads: _Reads, event: Event) -> Seen | None:
-        kind = self.definition.type
+        at_us = _at_us(event.at_utc)
+        if not self._has_value:
+            return Seen(at_us, reads.position, event.id)
         value, number = "", 0.0
-        if kind == "value_count":
+        if self.definition.type == "value_count":
             values = [_first_text(event, *named) for named in reads.values]
             if None in values:
                 return None
-            value = "\0".join(str(item)[:MAX_VALUE_TEXT] for item in values)
-        elif kind.startswith("value_"):
+            value = "\0".join([str(item)[:MAX_VALUE_TEXT] for item in values])
+        else:
             found = next((as_number(item) for item in values_of(event, *reads.values[0])), None)
             if found is None:
                 return None
             number = found
-        return Seen(_at_us(event.at_utc), reads.position, event.id, value, number)
+        return Seen(at_us, reads.position, event.id, value, number)
 
     def _identity(self, seen: Seen) -> tuple[str, int]:
         """An event that two rules match is one event where events are counted, and two where rules are."""
@@ -295,7 +320,7 @@ class Correlator:
             wanted = (*reads.key, *reads.values)
             missing = tuple(name for name, also in wanted if not is_there(event, name, also))
             return Standing(is_counted=False, group={}, missing=missing, figure=0.0, is_enough=False, told=None)
-        group, at = self._groups[key], seen.at_us
+        group, at = _group_of(self._groups[key]), seen.at_us
         start = bisect_left(group.events, at - self._span_us, key=_time)
         window = group.events[start : bisect_right(group.events, at, key=_time)]
         told = self._told_near(group, at)
@@ -315,7 +340,7 @@ class Correlator:
 
     # -- bounds ---------------------------------------------------------------------------------------------------
 
-    def _trim(self, group: Group, ids: set[tuple[str, int]]) -> None:
+    def _trim(self, group: Group, ids: set[tuple[str, int]] | None) -> None:
         """Drop what no window needs any more, then what is beyond the bound."""
         events, reach = group.events, self._reach_us
         earliest, latest = min(group.recent), max(group.recent)
@@ -340,33 +365,40 @@ class Correlator:
             if gone:
                 group.events = sorted(set(events).difference(gone))
         self._held -= len(gone)
-        ids.difference_update(self._identity(seen) for seen in gone)
+        if ids is not None:
+            ids.difference_update(map(self._identity, gone))
 
-    def _make_room(self, key: tuple[str, ...]) -> None:
-        """Evict whole groups, silent ones first, never the one at hand."""
+    def _make_room(self, key: tuple[str, ...], now: int) -> None:
+        """Evict whole groups, silent ones first, never the one at hand, whose newest arrival tells what time it is."""
         while len(self._groups) > MAX_GROUPS or self._held > MAX_EVENTS:
             oldest = next(iter(self._groups))
             if oldest == key:
                 return
-            now, lost, reach = self._groups[key].recent[-1], self._groups.pop(oldest).events, self._reach_us
+            held = self._groups.pop(oldest)
+            lost = (held,) if isinstance(held, Seen) else held.events
             self._held -= len(lost)
-            self.evictions += sum(abs(seen.at_us - now) <= reach for seen in lost)
-            del self._ids[oldest]
+            self.evictions += sum([abs(seen.at_us - now) <= self._reach_us for seen in lost])
+            self._ids.pop(oldest, None)
 
     # -- state ----------------------------------------------------------------------------------------------------
 
     def save(self) -> _Saved:
         """All of it, for one snapshot."""
-        return _Saved(self.definition.digest, [(list(key), group) for key, group in self._groups.items()])
+        return _Saved(self.definition.digest, [(list(key), _group_of(held)) for key, held in self._groups.items()])
 
     def load(self, saved: _Saved) -> bool:
         """Take saved state over if it is of this very definition."""
         if saved.digest != self.definition.digest:
             return False
-        self._groups = OrderedDict((tuple(key), group) for key, group in saved.groups if group.events)
-        self._ids = {key: {self._identity(seen) for seen in group.events} for key, group in self._groups.items()}
-        self._held = sum(len(group.events) for group in self._groups.values())
+        groups = [(tuple(key), group) for key, group in saved.groups if group.events]
+        self._groups = OrderedDict(groups)
+        self._ids = {}
+        self._held = sum(len(group.events) for _, group in groups)
         return True
+
+
+def _group_of(held: Group | Seen) -> Group:
+    return Group(events=[held], fired=[], recent=[held.at_us]) if isinstance(held, Seen) else held
 
 
 def _holds(condition: Condition, present: set[str]) -> bool:

@@ -11,6 +11,9 @@ from breachwatch.model import FieldValue
 MAX_ADDRESS_CHARS = 256
 """DNS names end at 253 (RFC 1035); anything longer is not an address."""
 
+MAX_PORT = 65_535
+"""16 bits (RFC 793)."""
+
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _IPV4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}", re.ASCII)
 _NAME = re.compile(r"(?=[^.]{0,63}[A-Za-z])[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,252}[A-Za-z0-9])?", re.ASCII)
@@ -54,7 +57,7 @@ def set_source_port(fields: dict[str, FieldValue], text: str | None) -> None:
     """Note the remote port where it is one."""
     if text:
         port = int(text)
-        if 0 < port <= 65_535:  # noqa: PLR2004  # RFC 793: 16 bits
+        if 0 < port <= MAX_PORT:
             fields["source.port"] = port
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from breachwatch.model import FieldValue, LogSource
-from breachwatch.parse.address import set_source, set_source_port
+from breachwatch.model import FieldValue, LogSource, RawLine
+from breachwatch.parse.address import MAX_PORT, ip_of, set_source, set_source_port
+from breachwatch.parse.event import line_fields
+from breachwatch.parse.memory import Said
 from breachwatch.parse.pam import names_pam, read_pam, read_summary
 
 SSHD = LogSource("linux", "", "sshd")
@@ -24,6 +26,14 @@ _TRIED = re.compile(
     re.DOTALL,
 )
 """Greedy user, everything after it anchored: the last ` from ... port ...` is sshd's, whatever the user is called."""
+
+_USUAL = re.compile(
+    r"([a-z0-9][a-z0-9.-]{0,252}) sshd\[(\d{1,10})\]: "
+    r"((Failed|Accepted) ([a-z-]{1,32})(?:/[a-z]{1,32})? for (invalid user )?([!-~]{1,64}) "
+    r"from ((?:\d{1,3}\.){3}\d{1,3}) port ([1-9]\d{0,4}) ssh2(?:: [A-Z]{2,16} [!-~]{16,128})?)",
+    re.ASCII,
+)
+"""What follows the time in nearly all lines of `_TRIED`: no part holds a blank, so there is one way to read it."""
 
 _TRIED_WITH_DETAIL = re.compile(
     rf"{_VERB}(?P<user>.*?) from {_ADDRESS} port (?P<port>\d{{1,5}}) ssh[12](?:: .*)?",
@@ -111,6 +121,28 @@ def read_sshd(message: str, fields: Fields) -> LogSource:
     return _other(fields)
 
 
+def usual_login(text: str, at: int, line: RawLine) -> tuple[Said, Fields] | None:
+    """What the syslog parser and `read_sshd` say of a line with a login tried, in one step; None for any other line.
+
+    `at`: where the host begins. A host under attack logs hardly anything else.
+    """
+    found = _USUAL.fullmatch(text, at)
+    if found is None:
+        return None
+    host, pid, message, verb, method, invalid, user, address, port = found.groups()
+    ip, number = ip_of(address), int(port)
+    if ip is None or number > MAX_PORT:
+        return None
+    fields = line_fields(line, host, message)
+    fields["process.name"] = "sshd"
+    fields["process.pid"] = int(pid)
+    _attempt(fields, verb, method, user, is_invalid=invalid is not None)
+    fields["source.address"] = address
+    fields["source.ip"] = ip
+    fields["source.port"] = number
+    return (host, "sshd", pid, message), fields
+
+
 def _other(fields: Fields) -> LogSource:
     fields["event.category"] = ("session",)
     fields["event.type"] = ("info",)
@@ -141,19 +173,23 @@ def _tried(message: str, fields: Fields) -> bool:
     if found is None:
         return False
     method, invalid, user, address, port = found.group("method", "invalid", "user", "address", "port")
-    first = message[0]
-    if first == "F" and method == "publickey" and not invalid:
+    _attempt(fields, message, method.partition("/")[0], user, is_invalid=bool(invalid))
+    set_source(fields, address)
+    set_source_port(fields, port)
+    return True
+
+
+def _attempt(fields: Fields, verb: str, method: str, user: str, *, is_invalid: bool) -> None:
+    first = verb[0]
+    if first == "F" and method == "publickey" and not is_invalid:
         _event(fields, "ssh_key_refused", "unknown")  # clients offer every key they hold: no failed login yet
     elif first == "P":
         _event(fields, "ssh_login_step", "unknown")
     else:
         _event(fields, "ssh_login", "failure" if first == "F" else "success")
-    fields["sshd.method"] = method.partition("/")[0]
-    fields["sshd.invalid_user"] = bool(invalid)
+    fields["sshd.method"] = method
+    fields["sshd.invalid_user"] = is_invalid
     fields["user.name"] = user
-    set_source(fields, address)
-    set_source_port(fields, port)
-    return True
 
 
 def _invalid(message: str, fields: Fields) -> bool:

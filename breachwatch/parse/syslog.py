@@ -15,6 +15,7 @@ from breachwatch.parse.event import event_id, line_fields, unparsable, visible_t
 from breachwatch.parse.memory import Memory, Said
 from breachwatch.parse.pam import read_pam
 from breachwatch.parse.programs import PROGRAMS, SYSLOG, Fields, Reader, old_pam_tag, read_any, reader_for
+from breachwatch.parse.sshd import SSHD, usual_login
 from breachwatch.parse.timestamp import YearlessClock, iso
 
 MAX_REPEATS = 1000
@@ -76,10 +77,21 @@ class SyslogParser:
         if text[6:7] == " " and text[15:16] == " " and text[3:4] == " ":
             at_utc = self._clock.at(text[:15], context)
             if at_utc is not None:
+                if (events := self._login(text, 16, line, at_utc)) is not None:
+                    return events
                 body = _BODY.match(text, 16)
                 if body is not None:
                     return self._tagged(body.groups(), text, line, at_utc, context)
         return self._read_slowly(text, line, context)
+
+    def _login(self, text: str, at: int, line: RawLine, at_utc: datetime) -> Sequence[Event] | None:
+        """The event of a login tried, which is what hosts under attack log; None for any other line."""
+        login = usual_login(text, at, line)
+        if login is None:
+            return None
+        said, fields = login
+        self.memory.note(at_utc, said)
+        return (Event(id=event_id(line, said[0]), at_utc=at_utc, logsource=SSHD, fields=fields, raw=text),)
 
     def _read_slowly(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         if (found := _RFC5424.match(text)) is not None:
@@ -96,6 +108,8 @@ class SyslogParser:
             return None
         if at_utc is None:
             return None
+        if priority is None and (events := self._login(text, found.end(), line, at_utc)) is not None:
+            return events
         return self._headed(text, found.end(), line, at_utc, context, priority=priority)
 
     def _bsd(self, found: re.Match[str], context: ParseContext) -> datetime | None:

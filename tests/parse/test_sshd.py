@@ -2,8 +2,13 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import event, example, given, settings
+from hypothesis import strategies as st
 
-from tests.parse.samples import parse_all, parse_one, sshd
+from breachwatch.parse import syslog
+from breachwatch.parse.sshd import usual_login
+from breachwatch.parse.syslog import SyslogParser
+from tests.parse.samples import CONTEXT, parse_all, parse_one, raw_line, sshd
 
 
 def test_a_failed_password_is_a_failed_login_with_user_and_address():
@@ -279,3 +284,95 @@ def test_sessions_are_opened_and_closed():
     assert (opened["event.action"], opened["user.name"], opened["user.id"]) == ("session_opened", "bob", "1000")
     assert sshd("pam_unix(sshd:session): session closed for user bob")["event.action"] == "session_closed"
     assert sshd("pam_unix(sshd:auth): check pass; user unknown")["event.action"] == "pam_user_unknown"
+
+
+# -- logins that are read in one step
+
+
+USUAL = {
+    "head": ("Dec 10 06:55:46", "Dec  1 06:55:46", "2026-02-10T06:55:46.123456+01:00", "2026-02-10T06:55:46Z"),
+    "host": ("web01", "a.b-c.example"),
+    "tag": ("sshd",),
+    "pid": ("[7]: ", "[4294967295]: "),
+    "verb": ("Failed", "Accepted"),
+    "method": ("password", "publickey", "none", "keyboard-interactive/pam"),
+    "invalid": (" for ", " for invalid user "),
+    "user": ("root", "invalid", "from", "repeated", "x" * 64, "a@b.c"),
+    "address": ("203.0.113.7", "1.2.3.4"),
+    "port": ("5", "65535"),
+    "end": (" ssh2", " ssh2: RSA SHA256:abcdefghijklmnop"),
+}
+ODD = {
+    "head": (
+        "Feb 31 06:55:46",
+        "Foo 10 06:55:46",
+        "<38>Dec 10 06:55:46",
+        "<38>2026-02-10T06:55:46Z",
+        "Dec 10 06:55:46.5",
+    ),
+    "host": ("Web01", "ERR", "web01:", "fe80::1", "[x]"),
+    "tag": ("sshd-session", "SSHD", "/usr/sbin/sshd", "sudo", "sshd(pam_unix)"),
+    "pid": ("[12345678901]: ", ": ", "[07]:", "[7]:  "),
+    "verb": ("Postponed", "Partial", "failed", "message repeated 2 times: [ Failed"),
+    "method": ("hostbased", "a/b/c", "Password"),
+    "invalid": (" for illegal user ", " for invalid user invalid user ", "  for "),
+    "user": ("x" * 65, "root from 1.2.3.4 port 22 ssh2", "x from 1.2.3.4 port 22 ssh2: RSA SHA256:abcdefghijklmnop"),
+    "address": ("256.1.1.1", "1.2.3", "2001:db8::1", "01.2.3.4", "host.example", "UNKNOWN"),
+    "port": ("0", "65536", "00022", "99999", "123456", "٣"),
+    "end": (
+        "",
+        " ssh1",
+        " ssh2 [preauth]",
+        " ssh2: RSA short",
+        " ssh2 ",
+        "  ssh2",
+        " ssh2: RSA-CERT SHA256:abcdefghijklmnop ID x",
+    ),
+}
+
+
+@st.composite
+def login_lines(draw: st.DrawFn) -> str:
+    """Lines with a login tried as sshd writes them, in some of which a part or two are otherwise."""
+    noise = st.text(st.sampled_from("aZ09 .:-_/[]()\\\t\x0b\xa0\rü٣%<>=~"), max_size=12)
+    odd = draw(st.sets(st.sampled_from(sorted(ODD)), max_size=2))
+    part = {
+        name: draw(st.sampled_from(ODD[name]) | noise if name in odd else st.sampled_from(usual))
+        for name, usual in USUAL.items()
+    }
+    return "{head} {host} {tag}{pid}{verb} {method}{invalid}{user} from {address} port {port}{end}".format(**part)
+
+
+@settings(max_examples=500)
+@given(line=login_lines())
+@example(line="Dec 10 06:55:46 web01 sshd[7]: Failed password for invalid user root from 203.0.113.7 port 5 ssh2")
+@example(
+    line="2026-02-10T06:55:46Z web01 sshd[7]: Accepted publickey for a from 203.0.113.7 port 5 ssh2: RSA SHA256:abcdefghijklmnop"
+)
+@example(
+    line="Dec 10 06:55:46 web01 sshd[7]: Failed publickey for a from 203.0.113.7 port 5 ssh2: RSA SHA256:abcdefghijklmnop"
+)
+def test_what_is_read_in_one_step_is_what_is_read_step_by_step(line):
+    def all_of(is_quick: bool) -> tuple[object, object]:
+        parser = SyslogParser()
+        with pytest.MonkeyPatch.context() as patch:
+            if not is_quick:
+                patch.setattr(syslog, "usual_login", lambda *_: None)
+            found = parser.parse(raw_line(line, 40), CONTEXT)
+        return [(one, list(one.fields.items())) for one in found], parser.memory.saved()
+
+    event(f"in one step: {any(usual_login(line, at, raw_line(line)) for at in range(len(line)))}")
+    assert all_of(True) == all_of(False)
+
+
+@pytest.mark.parametrize("head", ["Dec 10 06:55:46", "2026-02-10T06:55:46.123456+01:00"])
+@pytest.mark.parametrize(
+    "tried", ["Failed password for", "Failed none for invalid user", "Accepted keyboard-interactive/pam for"]
+)
+def test_what_sshd_writes_of_a_login_is_read_in_one_step(monkeypatch, head, tried):
+    def steps(*_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(SyslogParser, "_tagged", steps)
+    event = parse_one(f"{head} web01 sshd[24200]: {tried} root from 203.0.113.7 port 38926 ssh2")
+    assert event.fields["source.port"] == 38926
