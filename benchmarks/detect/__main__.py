@@ -16,7 +16,7 @@ json       the same, and rsigma in its four modes. Its modes that route by log s
            does so too, the others beside `--logsource any`; the fastest of each pair is judged. Both find `found`
            alerts; what only one of them found is said.
 audit      the log of the audit daemon, beside Zircolite.
-fail2ban   our shipped rules about failed SSH logins (windows of brute force included) beside fail2ban-regex with
+fail2ban   our shipped rules about failed SSH logins, once for lines and once with windows, beside fail2ban-regex with
            Debian's whole sshd filter.
 sec        SigmaHQ's keyword rules beside SEC with one regular expression for each.
 zircolite  --zircolite is a checkout of it, --zircolite-python the interpreter that has its requirements.

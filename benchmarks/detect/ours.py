@@ -54,13 +54,17 @@ class Bench:
                     shutil.copy(file_of(rule), chosen / f"{number}.yml")
         return chosen
 
-    def failed_logins(self) -> Path:
-        """Our shipped SSH rules without those that need logins that were accepted: what fail2ban's filter is about."""
-        chosen = self.scratch / "failed-logins"
+    def failed_logins(self, *, windows: bool) -> Path:
+        """Our shipped SSH rules without those that need logins that were accepted: what fail2ban's filter is about.
+
+        `windows`: with those that count such lines.
+        """
+        chosen = self.scratch / ("failed-logins" if windows else "failed-login-lines")
         if not chosen.exists():
             chosen.mkdir()
             for file in (SHIPPED / "ssh").glob("*.yml"):
-                if "accepted" not in file.read_text() and "success" not in file.read_text():
+                text = file.read_text()
+                if "accepted" not in text and "success" not in text and (windows or "\ncorrelation:" not in text):
                     shutil.copy(file, chosen / file.name)
         return chosen
 

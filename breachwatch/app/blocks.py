@@ -167,7 +167,10 @@ class BlockReader:
         among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
         if candidate.is_judged or not among:
             return among
-        return self.selector.judge.satisfied(among, event, event.raw if is_json and rules is not None else None)
+        judge = self.selector.judge
+        if is_json or rules is None:
+            return judge.satisfied(among, event, None if rules is None else event.raw)
+        return judge.of_text(among, event)
 
     def _compare(self, event: Event, before: Candidate | None, *, is_json: bool) -> None:
         if before is not None and before.rules is None:
@@ -198,11 +201,10 @@ class _Skipper:
                 self.parser.parse(line, self.context)
             self.at = stop
             return
-        memory = self.parser.memory
-        if memory.is_whole:
-            self.start, self.saved = self.at, memory.saved()
+        saved = self.parser.memory.forget(self.recall)
+        if saved is not None:
+            self.start, self.saved = self.at, saved
         self.at = self.stop = stop
-        memory.forget(self.recall)
 
     def recall(self) -> None:
         """Leave the parser's memory as if it had read the lines."""

@@ -23,13 +23,13 @@ class Detector:
     def __init__(self, rules: RuleSet, *, any_logsource: bool = False) -> None:
         self.rules = rules
         self.any_logsource = any_logsource
-        self._positions: dict[LogSource, Sequence[int]] = {}
+        self._positions: dict[LogSource, tuple[int, ...]] = {}
         self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
         self._readers: dict[str, list[Correlator]] = {}
         for correlator in self._correlators.values():
             for name in correlator.definition.rules:
                 self._readers.setdefault(name, []).append(correlator)
-        self._meant: dict[tuple[tuple[int, ...], LogSource], Sequence[int]] = {}
+        self._meant: dict[tuple[tuple[int, ...], LogSource], tuple[int, ...]] = {}
         self._dropped = 0
         self._changed = True
         self._snapshot = b""
@@ -77,18 +77,18 @@ class Detector:
             if self._fits(rule, event.logsource) and (judged is not None or holds(rule.condition, event))
         }
 
-    def positions(self, logsource: LogSource) -> Sequence[int]:
+    def positions(self, logsource: LogSource) -> tuple[int, ...]:
         """Positions of the rules for events of a log source."""
         found = self._positions.get(logsource)
         if found is None:
             if len(self._positions) > 1_000:  # noqa: PLR2004  # JSON input may name any number of sources
                 self._positions.clear()
             rules = self.rules.rules
-            found = [index for index, rule in enumerate(rules) if self._fits(rule, logsource)]
+            found = tuple([index for index, rule in enumerate(rules) if self._fits(rule, logsource)])
             self._positions[logsource] = found
         return found
 
-    def meant(self, rules: tuple[int, ...], logsource: LogSource) -> Sequence[int]:
+    def meant(self, rules: tuple[int, ...], logsource: LogSource) -> tuple[int, ...]:
         """Those of the rules, by position, that are for events of a log source."""
         if self.any_logsource:
             return rules
@@ -97,7 +97,8 @@ class Detector:
         if found is None:
             if len(self._meant) > 10_000:  # noqa: PLR2004  # hostile lines make any combination
                 self._meant.clear()
-            found = self._meant[key] = [index for index in rules if self._fits(self.rules.rules[index], logsource)]
+            fitting = [index for index in rules if self._fits(self.rules.rules[index], logsource)]
+            found = self._meant[key] = tuple(fitting)
         return found
 
     def _fits(self, rule: Rule, logsource: LogSource) -> bool:

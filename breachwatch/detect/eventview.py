@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View, record_texts
+from breachwatch.detect.predicate import WHOLE, Generator, Predicate, Undecided, View, has_keywords, record_texts
 from breachwatch.detect.reference import holds, searched_texts
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, Test, as_text, folded, members
+from breachwatch.detect.verdicts import Memory, Verdicts
 from breachwatch.model import Event
 from breachwatch.model.passes import contains, lowered
 
@@ -130,6 +131,14 @@ class _EventFields(View):
 WORTH_IT = 8
 """So often a rule is left to the reference before it gets code."""
 
+MAX_COMBINATIONS = 4_096
+"""Combinations of rules of which verdicts are remembered; an attacker could make any number."""
+
+_PLAIN = frozenset((str, int, bool, type(None), type(MISSING)))
+"""Types of single values that are the same if they are equal; 0.0 and -0.0 are equal, and other texts."""
+
+_Types = tuple[type, ...]
+
 
 class Judge:
     """The rules of a set as code, made for those that are asked for often."""
@@ -142,6 +151,51 @@ class Judge:
         """The same for events whose fields have several values."""
         self._names: list[Field] = []
         self._asked: Counter[int] = Counter()
+        self._reads: dict[int, frozenset[int]] = {}
+        """What the code of a rule reads."""
+        self._wanted: dict[tuple[int, ...], tuple[str, ...]] = {}
+        """All that the rules of a combination read, by any name; none: more than values of fields."""
+        self._memories: dict[tuple[tuple[int, ...], _Types], Memory | None] = {}
+        """By combination and types of values, for equal values may be of other types, and mean something else."""
+        self._verdicts = Verdicts()
+
+    def of_text(self, rules: tuple[int, ...], event: Event) -> Sequence[int]:
+        """What `satisfied` gives for the event of a line of text, whose fields are flat: the same for equal values."""
+        wanted = self._wanted.get(rules)
+        if wanted is None:
+            found = self.satisfied(rules, event)
+            self._learn(rules)
+            return found
+        if not wanted:
+            return self.satisfied(rules, event)
+        value_of = event.fields.get
+        read = tuple([value_of(name, MISSING) for name in wanted])
+        types = tuple(map(type, read))
+        try:
+            memory = self._memories[rules, types]
+        except KeyError:
+            memory = self._memories[rules, types] = Memory(self._verdicts) if _PLAIN.issuperset(types) else None
+        if memory is None:
+            return self.satisfied(rules, event)
+        memory.asked += 1
+        verdict = memory.known.get(read)
+        if verdict is None:
+            verdict = tuple(self.satisfied(rules, event))
+            if not memory.keep(read, verdict):
+                self._memories[rules, types] = None
+        return verdict
+
+    def _learn(self, rules: tuple[int, ...]) -> None:
+        """What these rules read, once all of them have code."""
+        if not all(index in self._predicates for index in rules):
+            return
+        if len(self._wanted) >= MAX_COMBINATIONS or len(self._memories) >= MAX_COMBINATIONS:
+            self._wanted, self._memories, self._verdicts = {}, {}, Verdicts()
+        names: set[str] = set()
+        if not any(has_keywords(self._rules[index].condition) for index in rules):
+            names.update(*(self._names[field][0] for index in rules for field in self._reads.get(index, ())))
+        is_known = all(index in self._reads for index in rules) and "@timestamp" not in names
+        self._wanted[rules] = tuple(sorted(names)) if is_known else ()
 
     def satisfied(self, rules: Sequence[int], event: Event, line: str | None = None) -> list[int]:
         """Those of the rules, by position, whose condition the event satisfies.
@@ -178,11 +232,13 @@ class Judge:
             return holds(condition, event)
 
     def _made(self, index: int) -> Predicate | None:
-        predicate = self._predicates[index] = self._generated(self._rules[index].condition)
+        predicate = self._predicates[index] = self._generated(self._rules[index].condition, of=index)
         return predicate
 
-    def _generated(self, condition: Condition, *, lists: bool = False) -> Predicate | None:
+    def _generated(self, condition: Condition, *, lists: bool = False, of: int | None = None) -> Predicate | None:
         found = self._generator.predicate(condition, lists=lists)
+        if found is not None and of is not None:
+            self._reads[of] = found[1]
         for names in list(self._generator.fields)[len(self._names) :]:
             parts = [name.split(".") for name in names]
             roots = frozenset(".".join(path[:length]) for path in parts for length in range(1, len(path)))

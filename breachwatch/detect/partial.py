@@ -23,6 +23,7 @@ from breachwatch.detect.predicate import (
 )
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
+from breachwatch.detect.verdicts import Memory, Read, Verdicts
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import contains, lowered, native
 from breachwatch.model.rawform import Parts, RawForm, Usual
@@ -43,10 +44,6 @@ code then often reads fewer parts, so that it finds the same ones oftener."""
 
 MAX_OPEN = 60
 """Brackets that open in a line. Records that are nested too deeply are none: a line with more may be one of these."""
-
-VERDICT_BYTES, NUMBER_BYTES, MAX_PARTS_BYTES, MAX_VERDICTS_BYTES = 300, 32, 2_048, 1 << 20
-"""What a verdict that is remembered takes beside its parts, what a number among these takes, the most that one verdict
-takes, and all of them."""
 
 MISSING: Any = object()
 """Stands for a field that is not there."""
@@ -194,65 +191,6 @@ class _Parts(_Line):
         return self.raw(field) is not None
 
 
-_Read = tuple[Any, ...]
-"""The parts or values that a program reads of a line: text, whole numbers, None, MISSING."""
-
-
-class Verdicts:
-    """What was found of lines with the same parts or values, as much as there is room for in all programs together."""
-
-    def __init__(self) -> None:
-        self._tables: list[dict[_Read, tuple[int, ...]]] = []
-        self._bytes = 0
-
-    def table(self) -> dict[_Read, tuple[int, ...]]:
-        """For one program, to look into; `keep` adds to it."""
-        self._tables.append({})
-        return self._tables[-1]
-
-    def forget(self) -> None:
-        """Forget all."""
-        for one in self._tables:
-            one.clear()
-        self._bytes = 0
-
-    def keep(self, table: dict[_Read, tuple[int, ...]], read: _Read, verdict: tuple[int, ...]) -> None:
-        """Remember a verdict, and forget all where there is no more room."""
-        size = VERDICT_BYTES + sum([len(part) if type(part) is str else NUMBER_BYTES for part in read])
-        if size > MAX_PARTS_BYTES:
-            return
-        if self._bytes + size > MAX_VERDICTS_BYTES:
-            self.forget()
-        self._bytes += size
-        table[read] = verdict
-
-
-class _Memory:
-    """The verdicts of one program."""
-
-    __slots__ = ("_made", "_times", "_verdicts", "asked", "known", "remembered")
-
-    def __init__(self, verdicts: Verdicts) -> None:
-        self._verdicts = verdicts
-        self.known = verdicts.table()
-        self.remembered: Any = None
-        """The same table for compiled code to look into, where that can."""
-        self.asked = self._made = self._times = 0
-
-    def keep(self, read: _Read, verdict: tuple[int, ...]) -> bool:
-        """Remember a verdict. False, and all is forgotten: lines hardly ever have the same, it is not worth it."""
-        self._verdicts.keep(self.known, read, verdict)
-        self._made += 1
-        if self.asked < REST:
-            return True
-        times = 0 if self.remembered is None else self.remembered.times
-        is_worth_it = self._made <= (self.asked + times - self._times) // 2
-        self.asked, self._made, self._times = 0, 0, times
-        if not is_worth_it:
-            self.known.clear()
-        return is_worth_it
-
-
 class PartsProgram:
     """The code of one combination of rules over lines of the usual shape."""
 
@@ -272,7 +210,7 @@ class PartsProgram:
         needed = sorted({part for found in read.values() for of, _ in found for part in of})
         self._wanted = sum(1 << part for part in needed)
         self._getters = {number: _first([_placed(needed, *one) for one in found]) for number, found in read.items()}
-        self._memory = None if verdicts is None else _Memory(verdicts)
+        self._memory = None if verdicts is None else Memory(verdicts)
         if self._memory is not None and native is not None and usual.parts is native.access_parts:
             self._memory.remembered = native.Remembered(self._wanted, self._memory.known)
 
@@ -338,7 +276,7 @@ class Program:
         self._parts = parts
         self._plain = [part for part in parts if part[0] not in whole]
         self._whole = [part for part in parts if part[0] in whole]
-        self._memory = _Memory(verdicts) if self._plain else None
+        self._memory = Memory(verdicts) if self._plain else None
         self._thorough = thorough
         attributes: dict[str, str] = {}
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
@@ -388,7 +326,7 @@ class Program:
         except (Undecided, msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
             return None
 
-    def _by_values(self, memory: _Memory, read: _Read, view: View) -> tuple[int, ...]:
+    def _by_values(self, memory: Memory, read: Read, view: View) -> tuple[int, ...]:
         """Those of the rules about nothing but the fields. Raises: Undecided."""
         memory.asked += 1
         verdict = memory.known.get(read)

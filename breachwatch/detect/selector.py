@@ -15,6 +15,7 @@ from typing import Protocol
 
 import msgspec
 
+from breachwatch.detect.byprogram import ByProgram
 from breachwatch.detect.eventview import Judge
 from breachwatch.detect.fitting import EXPRESSION_WORK, Choice, Fitting, cost_of
 from breachwatch.detect.hits import Tally
@@ -125,7 +126,7 @@ class Selector:
         self._fast_made = counting_backend() if library is None else library
         self._store = store
         self._plans: dict[tuple[str, Scope], _Running] = {}
-        self._programs: dict[tuple[str, Scope], Programs] = {}
+        self._programs: dict[tuple[str, Scope], Programs | ByProgram] = {}
         self.fits = 0
         """Plans made so far."""
         self.looked_at: Counter[int] | None = None
@@ -172,15 +173,18 @@ class Selector:
         plan, programs = self.plan(form, scope, data), self._narrowing(form, scope)
         return plan.look(data, None if programs is None else programs.judged, self.looked_at, tally)
 
-    def _narrowing(self, form: RawForm, scope: Scope) -> Programs | None:
-        """What judges lines without parsing them; None where their log source, which a parser tells, matters."""
-        if form.is_values or (scope.is_routed and not form.escapes_json and form.usual is None):
+    def _narrowing(self, form: RawForm, scope: Scope) -> Programs | ByProgram | None:
+        """What judges lines without parsing them, as far as their log source, which a parser tells, allows."""
+        is_told = scope.is_routed and not form.escapes_json and form.usual is None
+        if form.is_values or (is_told and not form.programs):
             return None
         key = (form.name, scope)
         found = self._programs.get(key)
         if found is None:
             thorough = self._thorough or form.usual is not None  # what is known of the same parts costs hardly anything
-            found = self._programs[key] = Programs(self._rules.rules, form, thorough=thorough)
+            rules = self._rules.rules
+            found = ByProgram(rules, form, scope) if is_told else Programs(rules, form, thorough=thorough)
+            self._programs[key] = found
         return found
 
     def cost(self, pattern: Pattern, rate: float | None) -> float:

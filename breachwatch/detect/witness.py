@@ -230,7 +230,7 @@ class Extractor:
         if form.is_values:
             return [] if name == "@timestamp" or name.startswith(OWN_PREFIXES) else self._between_marks(value)
         if name in form.signs:
-            return self._signed(form.signs[name], leaf)
+            return [found for signs in form.signs[name] for found in self._signed(signs, leaf)]
         if name in form.exact:
             return self._exact(value)
         if name in form.decoded:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, tzinfo
 from typing import NamedTuple
@@ -68,8 +68,8 @@ class RawForm:
     """Regular expression: an escape in the line that may stand for an unreserved character of a decoded field."""
     derived: frozenset[str] = frozenset()
     """Fields that an event may have without any trace in the line."""
-    signs: Mapping[str, Mapping[str, Words]] = field(default_factory=dict)
-    """Fields with a closed set of values: for each value, the words of which the line has one."""
+    signs: Mapping[str, Sequence[Mapping[str, Words]]] = field(default_factory=dict)
+    """Fields with a closed set of values: for each value, the words of which the line has one; of each such table."""
     pairs: Mapping[tuple[str, str], Words] = field(default_factory=dict)
     """event.action and event.outcome together promise more than each alone."""
     sources: tuple[LogSource, ...] = ()
@@ -85,6 +85,10 @@ class RawForm:
     """The shape of nearly all lines, if one can be read in parts."""
     dirty: tuple[Sign, ...] = ()
     """Such a line is a candidate for every rule."""
+    programs: Mapping[str, RawForm] = field(default_factory=dict)
+    """What lines promise that are not dirty and name a program, by its name: no line for which that promises less."""
+    named: str = ""
+    """Regular expression: the begin of a line that names a program, which is its group."""
 
     @property
     def unusual(self) -> frozenset[str]:

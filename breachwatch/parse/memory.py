@@ -70,10 +70,15 @@ class Memory:
         self._knows_at = self._knows_said = True
         self._catch_up = None
 
-    def forget(self, catch_up: Callable[[], None]) -> None:
-        """Lines were skipped; `catch_up` restores this memory to what they would have left."""
+    def forget(self, catch_up: Callable[[], None]) -> Saved | None:
+        """Lines were skipped; `catch_up` restores this memory to what they would have left.
+
+        Gives what was remembered till now; None if lines before that were skipped, too, and matter still.
+        """
+        saved = (self._at, self._said) if self._knows_at and self._knows_said else None
         self._knows_at = self._knows_said = False
         self._catch_up = catch_up
+        return saved
 
     def _recall(self) -> None:
         assert self._catch_up is not None

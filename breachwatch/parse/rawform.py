@@ -83,6 +83,9 @@ ACTIONS: Mapping[str, Words] = {
 }  # fmt: skip
 """Every `event.action` of a text line, and the words it is read from."""
 
+_ASKED_FOR: Words = ("auth", "login", "logon", "password", "credential", "username")
+"""Of what a program refused it says one of these, too."""
+
 OUTCOMES: Mapping[tuple[str, str], Words] = {
     ("ssh_login", "failure"): ("failed ",),
     ("ssh_login", "success"): ("accepted ",),
@@ -154,7 +157,7 @@ TEXT = RawForm(
     decoded=frozenset({"url.path", "web.path_decoded", "web.query_decoded"}),
     escapes=_ESCAPES,
     derived=_TEXT_DERIVED,
-    signs={"event.action": ACTIONS},
+    signs={"event.action": (ACTIONS, {**ACTIONS, "app_login": _ASKED_FOR})},
     pairs=OUTCOMES,
     sources=(
         LogSource(),
@@ -182,7 +185,24 @@ NGINX, APACHE = (
 )
 """Access logs, of whose lines nearly all are of one shape."""
 
-SYSLOG = replace(TEXT, name="syslog", words_of=_syslog_words)
+_SYSLOG = replace(TEXT, name="syslog", words_of=_syslog_words)
+
+_SSHD_ACTIONS = {
+    action: words
+    for action, words in ACTIONS.items()
+    if action.startswith(("ssh_", "pam_", "session_")) or action == "password_changed"
+}
+
+SYSLOG = replace(
+    _SYSLOG,
+    named=r"(?:[A-Z][a-z]{2} [ 0-9][0-9] [0-9:]{8}|[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:]{8}(?:\.[0-9]{1,6})?"
+    r"(?:Z|[+-][0-9]{2}:[0-9]{2})) [a-z0-9][a-z0-9.-]{0,252} ([a-z-]{1,32})\[[0-9]{1,10}\]: ",
+    programs=dict.fromkeys(
+        ("sshd", "sshd-session", "sshd-auth"),
+        # what has no valid time is no message of sshd but a line that nobody can read
+        replace(_SYSLOG, sources=(_SSHD, LogSource("linux", "", "syslog")), signs={"event.action": (_SSHD_ACTIONS,)}),
+    ),
+)
 """Syslog."""
 
 SYSLOG_AND_OTHERS = replace(

@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import count
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -127,19 +128,28 @@ def test_an_event_that_two_rules_match_counts_for_both_in_time_and_once_in_count
         assert bool(Detector(loaded(text + rule)).feed(event)) is fires
 
 
-def test_memory_over_all_groups_is_bounded_and_the_loss_counted(monkeypatch):
+def held_by(detector: Detector) -> int:
+    """Events that a detector's only correlation keeps."""
+    (correlator,) = detector._correlators.values()
+    return sum(len(group.events) for _, group in correlator.save().groups)
+
+
+@pytest.mark.parametrize("kind", ["value_sum", "event_count"])  # a group that cannot fire alone is kept in another way
+@pytest.mark.parametrize("groups", [4, 40])
+def test_memory_over_all_groups_is_bounded_and_the_loss_counted(monkeypatch, kind, groups):
     monkeypatch.setattr(correlate, "MAX_EVENTS", 10)
     monkeypatch.setattr(correlate, "MAX_GROUP_EVENTS", 4)
-    detector = Detector(rules_for("value_sum", "  condition:\n    field: v\n    gte: 100\n"))
-    fired_groups(detector, made([(second, "a", f"src{second % 4}", 1) for second in range(40)]))
-    (correlator,) = detector._correlators.values()
-    assert sum(len(group.events) for group in correlator._groups.values()) <= 10
-    assert detector.evictions == 40 - sum(len(group.events) for group in correlator._groups.values())
+    condition = "  condition:\n    field: v\n    gte: 100\n" if kind == "value_sum" else "  condition:\n    gte: 50\n"
+    detector = Detector(rules_for(kind, condition))
+    monkeypatch.setattr(detector.correlator("c0220000-0000-4000-8000-000000000000"), "_most", 4)
+    fired_groups(detector, made([(second, "a", f"src{second % groups}", 1) for second in range(40)]))
+    assert held_by(detector) <= 10
+    assert detector.evictions == 40 - held_by(detector)
     after = Detector(detector.rules)
     after.restore(detector.snapshot())
+    assert held_by(after) == held_by(detector)
     fired_groups(after, made([(50 + second, "a", f"later{second}", 1) for second in range(12)]))
-    (correlator,) = after._correlators.values()
-    assert sum(len(group.events) for group in correlator._groups.values()) <= 10
+    assert held_by(after) <= 10
 
 
 def test_a_count_that_memory_could_never_hold_is_refused_and_a_large_one_works():

@@ -7,14 +7,15 @@ import random
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.detect import partial, plan
+from breachwatch.detect import partial, plan, verdicts
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.partial import PartsProgram, Programs, Verdicts
+from breachwatch.detect.partial import PartsProgram, Programs
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Rule
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.values import ANY, Text
+from breachwatch.detect.verdicts import REST, Verdicts
 from breachwatch.model import Block, Level, LogSource, RuleRef
 from breachwatch.model.passes import native
 from breachwatch.parse.rawform import FORMS
@@ -162,7 +163,7 @@ def test_a_rule_about_what_the_line_does_not_tell_gets_no_code():
 
 
 def test_verdicts_take_bounded_room(monkeypatch):
-    monkeypatch.setattr(partial, "MAX_VERDICTS_BYTES", 10_000)
+    monkeypatch.setattr(verdicts, "MAX_VERDICTS_BYTES", 10_000)
     kept, tables = Verdicts(), []
     for _ in range(3):
         tables.append(kept.table())
@@ -175,7 +176,7 @@ def test_verdicts_take_bounded_room(monkeypatch):
 
 def test_parts_that_never_come_again_are_no_longer_remembered():
     judged = program(holds("url.query", "evil"))
-    for number in range(partial.REST + 1):
+    for number in range(REST + 1):
         assert judged.matching(line(f"n={number}")) == ()
     assert judged._memory is None
     assert judged.matching(line("evil")) == (0,)
