@@ -16,6 +16,7 @@ from breachwatch.detect.fields import names_for
 from breachwatch.detect.garbage import uncollected
 from breachwatch.detect.rule import And, Condition, Correlation, Keyword, Not, Or, Rule, Text
 from breachwatch.detect.ruleset import RuleSet, RuleText
+from breachwatch.detect.safety import sigma_policy
 from breachwatch.detect.values import COMPARE
 from breachwatch.errors import RuleError
 from breachwatch.model import Level, LogSource, RuleRef
@@ -485,12 +486,17 @@ def _read(document: _Document, content: dict[str, Any]) -> tuple[list[Any], list
     if document.is_tree and document.is_plain and "action" not in content:
         from sigma.rule import SigmaRule
 
-        rule = SigmaRule.from_dict(content, collect_errors=True)  # as below, which would look for aliases
+        # as below, which would look for aliases
+        rule = SigmaRule.from_dict(content, collect_errors=True, policy=sigma_policy())
         return [rule], rule.errors
     from sigma.collection import SigmaCollection
 
     collection = SigmaCollection.from_dicts(
-        [content], collect_errors=True, resolve_references=False, collect_filters=True
+        [content],
+        collect_errors=True,
+        resolve_references=False,
+        collect_filters=True,
+        policy=None if "filter" in content else sigma_policy(),  # filters take none
     )
     found = [*collection.rules, *collection.filters]
     return found, [*collection.errors, *(error for item in found for error in item.errors)]

@@ -13,11 +13,14 @@ import re._constants as sre  # type: ignore[import-not-found]  # no stubs for th
 import re._parser as parser  # type: ignore[import-not-found]
 import warnings
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from typing import Any
+from functools import cache, lru_cache
+from typing import TYPE_CHECKING, Any
 
 from breachwatch.detect.regexlits import required_literals
 from breachwatch.errors import RuleError
+
+if TYPE_CHECKING:
+    from sigma.policy import SigmaPolicy
 
 MANY = 64
 """A repetition that may run more often than this counts as unbounded."""
@@ -55,6 +58,9 @@ CLASSES = {
 }
 """Python's Unicode classes in RE2's words, which by themselves are ASCII."""
 
+
+_INLINE = {re.IGNORECASE: "i", re.MULTILINE: "m", re.DOTALL: "s"}
+"""Flags as they are written inside an expression."""
 
 CODE_POINT = re.compile(r"\\u([0-9a-fA-F]{4})|\\U([0-9a-fA-F]{8})", re.ASCII)
 """A character by its number, which RE2 writes as \\x{...}."""
@@ -174,6 +180,27 @@ def _fitting(pattern: bytes, options: Any) -> Any:
     except re2.error:
         options.max_mem = LINEAR_BYTES[1]
         return re2.compile(pattern, options)
+
+
+@cache
+def sigma_policy() -> SigmaPolicy:
+    """How pySigma reads expressions by default, saying nothing on standard error of those that it refuses."""
+    import re2
+    from sigma.policy import SigmaPolicy
+    from sigma.policy.regex_engine import RE2RegexEngine, RegexPattern
+
+    class Quiet(RE2RegexEngine):
+        def compile(self, pattern: str, flags: int = 0) -> RegexPattern:
+            options = re2.Options()
+            options.log_errors = False
+            inline = "".join(letter for flag, letter in _INLINE.items() if flags & flag)
+            try:
+                compiled: RegexPattern = re2.compile(f"(?{inline}){pattern}" if inline else pattern, options)
+            except re2.error as error:
+                raise re2.error(_reason(error)) from None
+            return compiled
+
+    return SigmaPolicy(regex_engine=Quiet())
 
 
 def _reason(error: Exception) -> str:
