@@ -155,6 +155,7 @@ def _iso_loose(text: str, tz: tzinfo) -> datetime | None:
     )
 
 
+@lru_cache(MAX_CACHED)
 def _offset(sign: str, hours: str, minutes: str) -> tzinfo:
     span = timedelta(hours=int(hours), minutes=int(minutes))
     if span >= timedelta(days=1):
