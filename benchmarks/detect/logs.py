@@ -127,7 +127,7 @@ def beside_rsigma(
 
 
 def fail2ban_row(bench: Bench, table: Table, programs: Programs) -> None:
-    """The shipped rules about failed SSH logins beside fail2ban's sshd filter: lines counted as it does, and windows."""
+    """The shipped rules about failed SSH logins beside fail2ban's sshd filter: lines counted, and windows."""
     for share in (0.001, 0.05):
         task = f"auth.log, failed logins, {share:.1%}"
         if not programs.fail2ban:
