@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from breachwatch.model import FieldValue, LogSource, RawLine
 from breachwatch.parse.address import MAX_PORT, ip_of, set_source, set_source_port
@@ -136,7 +137,8 @@ def usual_login(text: str, at: int, line: RawLine) -> tuple[Said, Fields] | None
     fields = line_fields(line, host, message)
     fields["process.name"] = "sshd"
     fields["process.pid"] = int(pid)
-    _attempt(fields, verb, method, user, is_invalid=invalid is not None)
+    fields.update(_attempt(verb[0], method, invalid is not None))
+    fields["user.name"] = user
     fields["source.address"] = address
     fields["source.ip"] = ip
     fields["source.port"] = number
@@ -173,14 +175,17 @@ def _tried(message: str, fields: Fields) -> bool:
     if found is None:
         return False
     method, invalid, user, address, port = found.group("method", "invalid", "user", "address", "port")
-    _attempt(fields, message, method.partition("/")[0], user, is_invalid=bool(invalid))
+    fields.update(_attempt(message[0], method.partition("/")[0], bool(invalid)))
+    fields["user.name"] = user
     set_source(fields, address)
     set_source_port(fields, port)
     return True
 
 
-def _attempt(fields: Fields, verb: str, method: str, user: str, *, is_invalid: bool) -> None:
-    first = verb[0]
+@lru_cache(64)
+def _attempt(first: str, method: str, is_invalid: bool) -> Fields:  # the key of a cache
+    """What a login tried says beside who tried it; `first`: letter of the line."""
+    fields: Fields = {}
     if first == "F" and method == "publickey" and not is_invalid:
         _event(fields, "ssh_key_refused", "unknown")  # clients offer every key they hold: no failed login yet
     elif first == "P":
@@ -189,7 +194,7 @@ def _attempt(fields: Fields, verb: str, method: str, user: str, *, is_invalid: b
         _event(fields, "ssh_login", "failure" if first == "F" else "success")
     fields["sshd.method"] = method
     fields["sshd.invalid_user"] = is_invalid
-    fields["user.name"] = user
+    return fields
 
 
 def _invalid(message: str, fields: Fields) -> bool:
