@@ -94,7 +94,9 @@ class Scan:
         self._selector = Selector(self.rules, store=self.plans, thorough=self.options.count_only)
         if self.options.by_rule:
             self._selector.looked_at = Counter()
-        for group in rotation_groups(expand(inputs)):
+        groups = rotation_groups(expand(inputs))
+        self._book = IncidentBook(is_distinct=sum(map(len, groups)) == 1)  # copies of a file say the same again
+        for group in groups:
             detector = Detector(self.rules, any_logsource=self.options.any_logsource)
             for item in group:
                 yield from self._scan_one(item, detector)

@@ -228,7 +228,9 @@ def _alone(match: Match, *, incident_id: str, now: datetime) -> Incident:
 class IncidentBook:
     """Incidents in memory, in log time: what `scan` reports. Ids come from content, so a second scan gives the same."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_distinct: bool = False) -> None:
+        """`is_distinct`: no match comes twice but one of a window, so that the others need not be remembered."""
+        self._is_distinct = is_distinct
         self._growing: dict[str, _Growing] = {}
         self._alone: list[Incident] = []
         """Of matches that have no key."""
@@ -238,25 +240,29 @@ class IncidentBook:
 
     def add(self, match: Match) -> bool:
         """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
+        if self._is_distinct and match.window is None:
+            return self._put(match)
         seen = self._seen
-        if match.id in seen:
+        if match.id in seen or not self._put(match):
             return False
+        seen.add(match.id)
+        return True
+
+    def _put(self, match: Match) -> bool:
         keys = match_keys(match)
         if not keys:
-            return self._add_alone(match)
+            return self._put_alone(match)
         first, last = _span(match)
         growing = self._joined(keys, first, last, match.rule.within_s)
         if growing is not None:
             growing.absorb(match, keys, first, last)
             if len(keys) == 1:  # found by it: it is indexed
-                seen.add(match.id)
                 return True
         elif match.rule.opens_incident:
             growing = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
             self._growing[growing.id] = growing
         else:
             return False
-        seen.add(match.id)
         self._index(growing, keys)
         return True
 
@@ -265,10 +271,9 @@ class IncidentBook:
         found = [*self._alone, *(growing.incident() for growing in self._growing.values())]
         return sorted(found, key=lambda incident: (incident.first_seen, incident.id))
 
-    def _add_alone(self, match: Match) -> bool:
+    def _put_alone(self, match: Match) -> bool:
         if not match.rule.opens_incident:
             return False
-        self._seen.add(match.id)
         self._alone.append(_alone(match, incident_id=_content_id(match), now=_span(match)[1]))
         return True
 

@@ -141,6 +141,16 @@ def test_an_incident_says_who_when_how_often_and_by_which_rules(scan: Callable[.
     assert MOMENT.fullmatch(str(found["last_seen"]))
 
 
+def test_a_copy_of_a_log_adds_nothing_to_an_incident(scan: Callable[..., Done], log: Path, tmp_path: Path) -> None:
+    (tmp_path / "rules" / "own.yml").write_text(RULES.replace(", opens_incident: false", ""))
+    (tmp_path / "copy.log").write_bytes(log.read_bytes())
+    once, twice = (
+        of_kind(scan("--json", *map(str, files)), "incident") for files in ([log], [log, tmp_path / "copy.log"])
+    )
+    assert len(once) == 1
+    assert once == twice
+
+
 def test_a_gap_says_what_could_not_be_seen(scan: Callable[..., Done], log: Path) -> None:
     (gap,) = of_kind(scan(str(log), "--json"), "gap")
     assert set(gap) == {"kind", "source", "reason", "at", "lost_bytes", "detail"}

@@ -22,7 +22,7 @@ from breachwatch.incident.grouping import (
     open_incident,
     place,
 )
-from breachwatch.model import FieldValue, Incident, IncidentState, Level, Match
+from breachwatch.model import FieldValue, Incident, IncidentState, Level, Match, Window
 from tests.incident.samples import START, a_match
 
 
@@ -196,6 +196,22 @@ def test_a_match_seen_twice_counts_once():
     book.add(a_match())
     assert not book.add(a_match())
     assert book.incidents()[0].count == 1
+
+
+def test_matches_that_never_come_twice_are_not_remembered_and_make_the_same_incidents():
+    plain, distinct = IncidentBook(), IncidentBook(is_distinct=True)
+    matches = [
+        a_match(f"m{number}", after_s=number, fields={"source.ip": f"203.0.113.{number % 7}"}) for number in range(50)
+    ]
+    for match in matches:
+        assert plain.add(match) == distinct.add(match)
+    assert plain.incidents() == distinct.incidents()
+    assert len(plain._seen) == 50
+    assert not distinct._seen
+    window = Window(first=matches[0].event.at_utc, last=matches[0].event.at_utc, count=5)
+    firing = replace(matches[0], id="w", window=window)
+    assert distinct.add(firing)
+    assert not distinct.add(firing)
 
 
 def test_ids_of_a_scan_come_from_content():
