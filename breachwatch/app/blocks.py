@@ -212,7 +212,7 @@ class _Skipper:
 
     def settle(self) -> None:
         """Leave the block behind: what its last lines said is remembered now."""
-        if not self.parser.memory.is_whole:
+        if self.stop and not self.parser.memory.is_whole:
             self.recall()
 
 

@@ -174,6 +174,7 @@ class Judge:
         try:
             memory = self._memories[rules, types]
         except KeyError:
+            self._make_room()
             memory = self._memories[rules, types] = Memory(self._verdicts) if _PLAIN.issuperset(types) else None
         if memory is None:
             return self.satisfied(rules, event)
@@ -185,12 +186,15 @@ class Judge:
                 self._memories[rules, types] = None
         return verdict
 
+    def _make_room(self) -> None:
+        if len(self._wanted) >= MAX_COMBINATIONS or len(self._memories) >= MAX_COMBINATIONS:
+            self._wanted, self._memories, self._verdicts = {}, {}, Verdicts()
+
     def _learn(self, rules: tuple[int, ...]) -> None:
         """What these rules read, once all of them have code."""
         if not all(index in self._predicates for index in rules):
             return
-        if len(self._wanted) >= MAX_COMBINATIONS or len(self._memories) >= MAX_COMBINATIONS:
-            self._wanted, self._memories, self._verdicts = {}, {}, Verdicts()
+        self._make_room()
         names: set[str] = set()
         if not any(has_keywords(self._rules[index].condition) for index in rules):
             names.update(*(self._names[field][0] for index in rules for field in self._reads.get(index, ())))

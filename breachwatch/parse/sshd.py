@@ -183,8 +183,8 @@ def _tried(message: str, fields: Fields) -> bool:
 
 
 @lru_cache(64)
-def _attempt(first: str, method: str, is_invalid: bool) -> Fields:  # the key of a cache
-    """What a login tried says beside who tried it; `first`: letter of the line."""
+def _attempt(first: str, method: str, is_invalid: bool) -> Fields:
+    """What a login tried says beside who tried it, to be copied; `first`: letter of the message."""
     fields: Fields = {}
     if first == "F" and method == "publickey" and not is_invalid:
         _event(fields, "ssh_key_refused", "unknown")  # clients offer every key they hold: no failed login yet

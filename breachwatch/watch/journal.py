@@ -186,7 +186,7 @@ class Journal:
         if child is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            child.terminate()
+            child.kill()  # one that was stopped would not end otherwise, and it holds nothing
         assert child.stdout is not None
         child.stdout.close()
         child.wait()

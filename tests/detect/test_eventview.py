@@ -112,6 +112,7 @@ def test_what_is_remembered_is_what_the_reference_says(monkeypatch, has_room):
                 fields,
                 [rules[index].condition for index in among],
             )
+            assert len(judge._memories) <= eventview.MAX_COMBINATIONS
             asked += 1
         recalled += 200 - looked.call_count
     assert recalled > asked / (4 if has_room else 50)

@@ -173,6 +173,19 @@ def test_a_killed_journalctl_is_a_gap_and_is_started_again_where_it_was(tmp_path
 
 
 @needs_journal
+def test_a_stopped_journalctl_stops_nobody_else(tmp_path, hear: Hear, clock: FakeClock):
+    write(tmp_path / "j" / "a.journal", 0, 100)
+    heard = hear("journalctl", f"--directory={tmp_path / 'j'}", clock=clock)
+    heard.until(lambda: len(heard.lines) >= 100)
+    assert heard.journal._child is not None
+    os.kill(heard.journal._child.pid, signal.SIGSTOP)
+    write(tmp_path / "j" / "a.journal", 100, 120)
+    clock.advance(LOOK_AGAIN_S)
+    heard.until(lambda: len(heard.lines) >= 120)
+    assert heard.numbers == list(range(120))
+
+
+@needs_journal
 def test_records_across_rotated_journal_files_come_in_order_and_once(tmp_path, hear: Hear):
     write(tmp_path / "j" / "a.journal", 0, 50)
     heard = hear("journalctl", f"--directory={tmp_path / 'j'}")
