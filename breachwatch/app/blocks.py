@@ -169,7 +169,7 @@ class BlockReader:
             return among
         judge = self.selector.judge
         if is_json or rules is None:
-            return judge.satisfied(among, event, None if rules is None else event.raw)
+            return judge.satisfied(among, event)
         return judge.of_text(among, event)
 
     def _compare(self, event: Event, before: Candidate | None, *, is_json: bool) -> None:

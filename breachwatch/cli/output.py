@@ -13,8 +13,8 @@ import msgspec
 from breachwatch.app.told import event_object, in_utc, incident_line, incident_object, match_object, rule_object
 from breachwatch.model import Event, Incident, Match
 
-BUFFERED_LINES = 1_000
-"""Lines that wait at most: about half a megabyte."""
+BUFFERED = 4_000
+"""Lines, or parts of them, that wait at most: about half a megabyte."""
 
 
 def print_json(item: Mapping[str, object]) -> None:
@@ -40,35 +40,34 @@ class JsonLines:
         self._stream = stream
         self._lines: list[bytes] = []
         self._rules: dict[str, bytes] = {}
-        """What all matches of a rule say, by its id."""
+        """What all matches of a rule say between their own id and their event, by its id."""
         self._event: Event | None = None
         self._event_json = b""
-        """The last event that matched: it may match again."""
+        """The last event that matched, which may match again, and the end of its line."""
 
     def add(self, item: Match | Incident | Mapping[str, object]) -> None:
         """One object more."""
         try:
             if isinstance(item, Match):
-                line = self._match(item) if item.window is None else json_line(match_object(item))
+                self._lines += self._match(item) if item.window is None else (json_line(match_object(item)),)
             elif isinstance(item, Incident):
-                line = _encoder.encode(incident_line(item)) + b"\n"
+                self._lines.append(_encoder.encode(incident_line(item)) + b"\n")
             else:
-                line = json_line(item)
+                self._lines.append(json_line(item))
         except UnicodeEncodeError:
-            line = json_line(as_object(item))
-        self._lines.append(line)
-        if len(self._lines) >= BUFFERED_LINES:
+            self._lines.append(json_line(as_object(item)))
+        if len(self._lines) >= BUFFERED:
             self.flush()
 
-    def _match(self, match: Match) -> bytes:
-        """What `match_object` says, put together from what was said before. Raises: UnicodeEncodeError."""
+    def _match(self, match: Match) -> tuple[bytes, ...]:
+        """What `match_object` says, of parts that were said before. Raises: UnicodeEncodeError."""
         rule = self._rules.get(match.rule.id)
         if rule is None:
-            rule = self._rules[match.rule.id] = _encoder.encode(rule_object(match.rule))[1:-1]
+            rule = self._rules[match.rule.id] = b'",%b,"event":' % _encoder.encode(rule_object(match.rule))[1:-1]
         if match.event is not self._event:
-            self._event_json = event_json(match.event)
+            self._event_json = event_json(match.event) + b"}\n"
             self._event = match.event
-        return b'{"kind":"match","id":"%b",%b,"event":%b}\n' % (match.id.encode("ascii"), rule, self._event_json)
+        return b'{"kind":"match","id":"', match.id.encode("ascii"), rule, self._event_json
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""

@@ -12,7 +12,7 @@ from breachwatch.detect.correlate import Correlator, Firing, _Saved
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
 from breachwatch.detect.ruleset import RuleSet
-from breachwatch.model import Event, LogSource, Match, RuleRef
+from breachwatch.model import Event, LogSource, Match
 
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
 
@@ -58,11 +58,12 @@ class Detector:
         if satisfied is None:
             satisfied = [index for index in self.positions(event.logsource) if holds(rules[index].condition, event)]
         found: list[Match] = []
+        event_ids = (event.id,)
         for index in satisfied:
             rule = rules[index]
             ref = rule.ref
             if rule.emits:
-                found.append(_rule_match(ref, event))
+                found.append(Match(id=_mark(ref.id) + event.id, rule=ref, event=event, group={}, event_ids=event_ids))
             if ref.id in readers:
                 self._correlate(ref.id, event, found)
         return found
@@ -140,17 +141,10 @@ class Detector:
         self._changed = True
 
 
-def _rule_match(ref: RuleRef, event: Event) -> Match:
-    """The match of a rule alone."""
-    digest = _seed(ref.id).copy()
-    digest.update(event.id.encode())
-    return Match(id=digest.hexdigest(), rule=ref, event=event, group={}, event_ids=(event.id,))
-
-
 @lru_cache(maxsize=4096)
-def _seed(rule_id: str) -> blake2b:
-    """Where `_match_id` of a rule and an event stands after the rule."""
-    return blake2b(f"{rule_id}\0".encode(), digest_size=16)
+def _mark(rule_id: str) -> str:
+    """What the id of a rule's match begins with; the id of the event follows."""
+    return blake2b(rule_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def _match_id(*parts: str) -> str:

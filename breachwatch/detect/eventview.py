@@ -12,7 +12,6 @@ from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, Test, as_text, folded, members
 from breachwatch.detect.verdicts import Memory, Verdicts
 from breachwatch.model import Event
-from breachwatch.model.passes import contains, lowered
 
 MISSING: Any = object()
 
@@ -24,18 +23,15 @@ Field = tuple[tuple[str, ...], frozenset[str]]
 class _EventFields(View):
     """The fields of an event."""
 
-    __slots__ = ("_event", "_fields", "_folds", "_line", "_lists", "_low", "_names", "_raws")
+    __slots__ = ("_event", "_fields", "_folds", "_lists", "_names", "_raws")
 
-    def __init__(self, event: Event, names: Sequence[Field], line: str | None) -> None:
-        super().__init__()
+    def __init__(self, event: Event, names: Sequence[Field]) -> None:
         self._event = event
         self._fields = event.fields
         self._names = names
         self._raws: dict[int, Any] = {}
         self._lists: dict[int, Sequence[Any]] = {}
         self._folds: dict[int, Sequence[str]] = {}
-        self._line = line
-        self._low: bytes | None = None
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
@@ -108,24 +104,12 @@ class _EventFields(View):
                 raise Undecided  # it is there, but elsewhere
         return MISSING
 
-    def may_hold(self, text: bytes) -> bool:
-        """False if the line is known and, in lower case, lacks the text."""
-        low = self._low
-        if low is None:
-            line = None if self._is_text() else self._line
-            low = self._low = b"" if line is None else lowered(line.encode("utf-8", "surrogatepass"))
-        return not low or contains(low, text)
-
-    def _is_text(self) -> bool:
-        """The event is of a line of text, or of a record that could not be read."""
-        raw = self._event.raw
-        return raw[:1] != "{" or self._fields.get("message") == raw
-
     def texts(self) -> list[str]:
         """Every text of the event that keywords search."""
-        if self._is_text():
+        raw, fields = self._event.raw, self._fields
+        if raw[:1] != "{" or fields.get("message") == raw:  # a line of text, or a record that could not be read
             return list(searched_texts(self._event))
-        return record_texts(self._fields)
+        return record_texts(fields)
 
 
 WORTH_IT = 8
@@ -201,11 +185,8 @@ class Judge:
         is_known = all(index in self._reads for index in rules) and "@timestamp" not in names
         self._wanted[rules] = tuple(sorted(names)) if is_known else ()
 
-    def satisfied(self, rules: Sequence[int], event: Event, line: str | None = None) -> list[int]:
-        """Those of the rules, by position, whose condition the event satisfies.
-
-        `line`: the JSON record that it comes from, where nothing in it is written in an unusual way.
-        """
+    def satisfied(self, rules: Sequence[int], event: Event) -> list[int]:
+        """Those of the rules, by position, whose condition the event satisfies."""
         predicates, found = self._predicates, []
         view: View | None = None
         for index in rules:
@@ -215,7 +196,7 @@ class Judge:
                 self._asked[index] += 1
                 predicate = self._made(index) if self._asked[index] >= WORTH_IT else None
             if view is None:
-                view = _EventFields(event, self._names, line)
+                view = _EventFields(event, self._names)
             try:
                 if holds(self._rules[index].condition, event) if predicate is None else predicate(view):
                     found.append(index)

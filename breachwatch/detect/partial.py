@@ -19,13 +19,14 @@ from breachwatch.detect.predicate import (
     Undecided,
     View,
     has_keywords,
+    plain_texts,
     record_texts,
 )
 from breachwatch.detect.rule import Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.detect.verdicts import Memory, Read, Verdicts
 from breachwatch.model import FieldValue
-from breachwatch.model.passes import contains, lowered, native
+from breachwatch.model.passes import native
 from breachwatch.model.rawform import Parts, RawForm, Usual
 
 MAX_PROGRAMS = 4_096
@@ -54,8 +55,8 @@ _TELLING = frozenset((str, int, type(None), type(MISSING)))
 Getter = Callable[[Any], Any]
 """The value of a field of a partial record, or MISSING. Raises: Undecided, where the field may stand nested."""
 
-_LOW, _TEXTS = -2, -3
-"""Where a view keeps the line in lower case, and all its texts."""
+_TEXTS = -2
+"""Where a view keeps all texts of the line."""
 
 _decode_all = msgspec.json.Decoder().decode
 
@@ -72,8 +73,11 @@ class _Fields(View):
 
     def __missing__(self, field: int) -> str | None:
         if field == WHOLE:
-            whole = self[field] = folded("\0".join(self.texts()))
-            return whole
+            found = plain_texts(self.line)
+            if found is None:
+                found = folded("\0".join(self.texts()))
+            self[field] = found
+            return found
         value = self.getters[field](self.record)
         text: str | None
         if type(value) is str and len(value) <= MAX_VALUE:
@@ -102,13 +106,6 @@ class _Fields(View):
         """The field is there, even as null. Raises: Undecided."""
         return self.getters[field](self.record) is not MISSING
 
-    def may_hold(self, text: bytes) -> bool:
-        """False if the line, in lower case as far as it is ASCII, lacks the text."""
-        low: bytes | None = self.get(_LOW)
-        if low is None:
-            low = self[_LOW] = lowered(self.line)
-        return contains(low, text)
-
     def texts(self) -> list[str]:
         """Every text of the event that keywords search. Raises: Undecided."""
         texts: list[str] | None = self.get(_TEXTS)
@@ -136,10 +133,6 @@ class _Line(View):
         self[field] = whole
         return whole
 
-    def may_hold(self, text: bytes) -> bool:  # noqa: ARG002  # looking at the text itself costs no more
-        """Always: who asks looks at the text next."""
-        return True
-
     def texts(self) -> list[str]:
         """What keywords search."""
         return [self._text]
@@ -147,6 +140,8 @@ class _Line(View):
 
 class LineProgram:
     """The code of one combination of rules that search for nothing but keywords, over a line of text."""
+
+    always_pays = True
 
     def __init__(self, parts: Sequence[tuple[int, Predicate]]) -> None:
         self._parts = parts
@@ -193,6 +188,8 @@ class _Parts(_Line):
 
 class PartsProgram:
     """The code of one combination of rules over lines of the usual shape."""
+
+    always_pays = True
 
     def __init__(
         self,
@@ -260,6 +257,9 @@ def _first(getters: Sequence[Getter]) -> Getter:
 class Program:
     """The code of one combination of rules over a JSON line."""
 
+    always_pays: bool
+    """Its verdict is worth having, even of a line that matches and will be parsed."""
+
     def __init__(
         self,
         parts: Sequence[tuple[int, Predicate]],
@@ -277,6 +277,7 @@ class Program:
         self._plain = [part for part in parts if part[0] not in whole]
         self._whole = [part for part in parts if part[0] in whole]
         self._memory = Memory(verdicts) if self._plain else None
+        self.always_pays = not fields and not self._plain  # nothing but keywords
         self._thorough = thorough
         attributes: dict[str, str] = {}
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
@@ -298,6 +299,10 @@ class Program:
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
         """Those of the rules whose condition the line satisfies; None: the reference has to say, or it is no gain."""
+        if self.always_pays and (whole := plain_texts(line)) is not None:
+            view = _Fields(None, self._getters, line)
+            view[WHOLE] = whole
+            return tuple([index for index, predicate in self._whole if predicate(view)])
         if self._rest:
             self._rest -= 1
             return None
@@ -395,7 +400,7 @@ class Programs:
             return None
         verdict = program.matching(line)
         self._asked += 1
-        if verdict is not None and (self._thorough or not verdict):
+        if verdict is not None and (program.always_pays or self._thorough or not verdict):
             self._spared += 1
         if self._asked == OFTEN:
             self._rest = REST if self._spared < SELDOM else 0

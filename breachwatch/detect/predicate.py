@@ -31,11 +31,9 @@ from breachwatch.detect.values import (
     ANY,
     MAX_QUICK,
     MAX_VALUE,
-    NUMERIC,
     ONE,
     Test,
     all_texts,
-    as_json,
     comparison,
     folded,
 )
@@ -76,13 +74,17 @@ class View(dict[int, Any]):
         """All values of a field are null, or it is missing. Raises: Undecided."""
         raise NotImplementedError
 
-    def may_hold(self, text: bytes) -> bool:
-        """False if the line, in lower case as far as it is ASCII, lacks the text: then no text of the event has it."""
-        raise NotImplementedError
-
     def texts(self) -> list[str]:
         """Every text of the event that keywords search. Raises: Undecided."""
         raise NotImplementedError
+
+
+def plain_texts(line: bytes) -> str | None:
+    """What keywords search in the JSON record of a line, folded, NUL between; None: the line has to be decoded."""
+    if native is None:
+        return None
+    found: str | None = native.plain_texts(line, OWN_PREFIXES, MAX_VALUE)
+    return found
 
 
 def record_texts(record: Mapping[str, FieldValue]) -> list[str]:
@@ -203,24 +205,16 @@ class _Writer:
         return f"((v := d.raw({field})) is not None and {self._constant(leaf.test)}(v))"
 
     def _keyword(self, keyword: Keyword) -> str:
-        """The line is asked first for what the text needs; then all texts at once, or each, if that says more."""
+        """All texts at once are searched first, then each, if that says more."""
         value = keyword.value
         if not isinstance(value, Text):
             return f"any(map({self._constant(keyword.test)}, d.texts()))"
         texts = [folded(piece) for piece in value.pieces if piece]
-        asked = [
-            f"d.may_hold({self._constant(as_json(text).encode('ascii'))})" for text in texts if _stands_in_line(text)
-        ]
-        if (
-            value.pieces == (ANY, *value.pieces[1:2], ANY)
-            and len(texts) == 1
-            and not value.cased
-            and "\0" not in texts[0]
-        ):
-            return "(" + " and ".join([*asked, f"{self._constant(texts[0])} in d[{WHOLE}]"]) + ")"
-        if not value.cased:
-            asked += [f"{self._constant(text)} in d[{WHOLE}]" for text in texts]
-        return "(" + " and ".join([*asked, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
+        found = [f"{self._constant(text)} in d[{WHOLE}]" for text in texts]
+        shape = value.pieces == (ANY, *value.pieces[1:2], ANY)
+        if shape and len(texts) == 1 and not value.cased and "\0" not in texts[0]:
+            return f"({found[0]})"
+        return "(" + " and ".join([*found, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
 
     def _text(self, field: int, value: Text) -> str:  # noqa: PLR0911  # one return per shape
         pieces = [piece if piece is ONE else folded(piece) for piece in value.pieces]
@@ -271,11 +265,6 @@ class _ListWriter(_Writer):
 
     def _null_test(self, leaf: IsNull) -> str:
         return f"d.is_null({self._field(leaf)})"
-
-
-def _stands_in_line(text: str) -> bool:
-    """True if no record holds the text without its line holding it `as_json`."""
-    return text.isascii() and text.isprintable() and not NUMERIC.issuperset(text)
 
 
 def _plain_test(part: Condition) -> tuple[str, str] | None:

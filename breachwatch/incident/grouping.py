@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from msgspec.structs import replace
 
-from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity
+from breachwatch.model import Event, FieldValue, Incident, IncidentState, Match, RuleRef, Severity, Window
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -49,10 +49,12 @@ Keys = tuple[tuple[str, str], ...]
 
 def match_keys(match: Match) -> Keys:
     """The (field, value) pairs by which `match` may join an incident, bounded, in the order the rule names them."""
+    known, group, names = match.event.fields, match.group, match.rule.group_by
+    if len(names) == 1 and not group and type(value := known.get(names[0])) is str:
+        return ((names[0], bounded(value)),) if value else ()
     keys: dict[tuple[str, str], None] = {}
-    known, group = match.event.fields, match.group
-    for name in match.rule.group_by:
-        value: FieldValue = group.get(name) if group else None
+    for name in names:
+        value = group.get(name) if group else None
         if value is None:
             value = known.get(name)
         if isinstance(value, str):
@@ -149,30 +151,31 @@ class _Growing:
 
     def absorb(self, match: Match, keys: Keys, first: datetime, last: datetime) -> None:
         """Take a match in. `keys`: its `match_keys`; `first`, `last`: its span."""
-        rule = match.rule
-        if rule.level is not self.severity and rule.level.rank > self.severity.rank:
-            self.severity = Severity(rule.level)
-            self.title = _title(rule)
+        known, group, entities = match.event.fields, match.group, self.entities
+        self.absorb_rule(match.rule, 1 if match.window is None else _count(match.window))
         if first < self.first or last > self.last:
             self.first, self.last = min(first, self.first), max(last, self.last)
-        self.count += _count(match)
-        if rule.id not in self.rules and len(self.rules) < MAX_RULES:
-            self.rules[rule.id] = None
         for key in keys:
             if key not in self.keys and len(self.keys) < MAX_KEYS:
                 self.keys.add(key)
-        self._note_entities(match)
-
-    def _note_entities(self, match: Match) -> None:
-        known, group, entities = match.event.fields, match.group, self.entities
         for name in ENTITY_FIELDS:
-            if name in known:
-                value = known[name]
+            value = known.get(name)
+            if value is not None:
+                noted = entities.get(name)
                 # what equals a bounded text is bounded itself
-                if not (name in entities and isinstance(value, str) and value in entities[name]):
+                if noted is None or type(value) is not str or value not in noted:
                     self._note_values(name, value)
             if group and name in group:
                 self._note_values(name, group[name])
+
+    def absorb_rule(self, rule: RuleRef, count: int = 1) -> None:
+        """Take in so many matches of a rule, of whose keys, span and entities each is known."""
+        if rule.level is not self.severity and rule.level.rank > self.severity.rank:
+            self.severity = Severity(rule.level)
+            self.title = _title(rule)
+        self.count += count
+        if rule.id not in self.rules and len(self.rules) < MAX_RULES:
+            self.rules[rule.id] = None
 
     def _note_values(self, name: str, value: FieldValue) -> None:
         known = self.entities.setdefault(name, {})
@@ -221,7 +224,7 @@ def _alone(match: Match, *, incident_id: str, now: datetime) -> Incident:
             entities[name] = values
     return Incident(
         id=incident_id, title=_title(rule), severity=rule.level, opened_at=now, first_seen=first,
-        last_seen=last, count=_count(match), rules=(rule.id,), entities=entities,
+        last_seen=last, count=1 if match.window is None else _count(match.window), rules=(rule.id,), entities=entities,
     )  # fmt: skip
 
 
@@ -237,6 +240,8 @@ class IncidentBook:
         self._by_key: dict[tuple[str, str], list[_Growing]] = {}
         """Newest last."""
         self._seen: set[str] = set()
+        self._last: tuple[Event, RuleRef, _Growing] | None = None
+        """Event and rule of the match before, and what it joined, where another one of that event joins it too."""
 
     def add(self, match: Match) -> bool:
         """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
@@ -249,21 +254,28 @@ class IncidentBook:
         return True
 
     def _put(self, match: Match) -> bool:
+        rule, is_window = match.rule, match.window is not None or len(match.group) > 0
+        if self._last is not None and not is_window:
+            event, before, growing = self._last
+            if event is match.event and before.group_by == rule.group_by and before.within_s == rule.within_s:
+                growing.absorb_rule(rule)
+                return True
         keys = match_keys(match)
         if not keys:
             return self._put_alone(match)
         first, last = _span(match)
-        growing = self._joined(keys, first, last, match.rule.within_s)
-        if growing is not None:
-            growing.absorb(match, keys, first, last)
-            if len(keys) == 1:  # found by it: it is indexed
-                return True
-        elif match.rule.opens_incident:
-            growing = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
-            self._growing[growing.id] = growing
+        joined = self._joined(keys, first, last, rule.within_s)
+        if joined is not None:
+            joined.absorb(match, keys, first, last)
+            if len(keys) > 1:  # else it was found by the only one, and is indexed
+                self._index(joined, keys)
+        elif rule.opens_incident:
+            joined = _Growing.opened(match, keys, incident_id=_content_id(match), now=last)
+            self._growing[joined.id] = joined
+            self._index(joined, keys)
         else:
             return False
-        self._index(growing, keys)
+        self._last = None if is_window or rule.within_s < 0 else (match.event, rule, joined)
         return True
 
     def incidents(self) -> list[Incident]:
@@ -281,7 +293,8 @@ class IncidentBook:
         """What `place` says: all of a key are candidates of it, and none is ever closed."""
         found: _Growing | None = None
         for key in keys:
-            for growing in self._by_key.get(key, ())[-MAX_CANDIDATES:]:
+            known = self._by_key.get(key, ())
+            for growing in known if len(known) == 1 else known[-MAX_CANDIDATES:]:
                 if found is not None and not _is_older(growing, found):
                     continue
                 if _is_near(growing.first, growing.last, first, last, within_s):
@@ -309,7 +322,10 @@ def _title(rule: RuleRef) -> str:
 def bounded(value: str) -> str:
     """A hostile value as short, printable text that every store can hold; long values stay distinct."""
     text = value
-    if not text.isprintable():
+    if text.isprintable():
+        if len(text) <= MAX_VALUE_CHARS:
+            return text
+    else:
         text = "".join(character if character.isprintable() else _escaped(character) for character in text)
     if len(text) <= MAX_VALUE_CHARS:
         return text
@@ -341,8 +357,8 @@ def _span(match: Match) -> tuple[datetime, datetime]:
     return min(match.window.first, at), max(match.window.last, at)
 
 
-def _count(match: Match) -> int:
-    return 1 if match.window is None else max(match.window.count, 1)
+def _count(window: Window) -> int:
+    return max(window.count, 1)
 
 
 def _is_near(first_seen: datetime, last_seen: datetime, first: datetime, last: datetime, within_s: float) -> bool:

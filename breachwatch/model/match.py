@@ -20,13 +20,12 @@ class Level(StrEnum):
     HIGH = "high"
     CRITICAL = "critical"
 
-    @property
-    def rank(self) -> int:
-        """0 (informational) to 4 (critical)."""
-        return _RANKS[self]
+    rank: int
+    """0 (informational) to 4 (critical)."""
 
 
-_RANKS = {level: rank for rank, level in enumerate(Level)}
+for _rank, _level in enumerate(Level):
+    _level.rank = _rank  # looked up in a table by their hash, levels would cost more than what asks for them
 
 
 class RuleRef(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "cbf28526a9b151d0f6b44ecf3c9e503289410fcaecdec5fc71cf3b30b8798bed"
+SOURCE = "90fd35203e89a29ab198b2c5c5fec4d11314fd9e035280bbc6e2ed4849e46e20"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

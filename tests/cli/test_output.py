@@ -55,12 +55,12 @@ def test_lines_are_written_together_and_all_of_them_by_the_end(capfdbinary):
         lines.flush()
         lines.flush()
         assert capfdbinary.readouterr().out == b'{"n":0}\n'
-        for number in range(1, 2_500):
+        for number in range(1, 10_500):
             lines.add({"n": number})
         early = capfdbinary.readouterr().out
-        assert early.count(b"\n") == 2_000, "few wait"
+        assert early.count(b"\n") == 8_000, "few wait"
     told = (early + capfdbinary.readouterr().out).splitlines()
-    assert [json.loads(line)["n"] for line in told] == list(range(1, 2_500))
+    assert [json.loads(line)["n"] for line in told] == list(range(1, 10_500))
 
 
 _text = st.text(st.characters(exclude_categories=()), max_size=12)

@@ -3,7 +3,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -319,8 +319,26 @@ _any_match = st.builds(
 )
 
 
-@given(st.lists(_any_match, max_size=40))
-def test_a_book_finds_what_the_functions_of_the_hub_find(matches):
+_usual_match = st.builds(
+    a_match,
+    st.integers(0, 99).map("n{}".format),
+    after_s=st.sampled_from([0, 70, 1_100]),
+    fields=st.fixed_dictionaries({"source.ip": st.sampled_from("ab"), "user.name": st.sampled_from("xy")}),
+    group_by=st.sampled_from([("source.ip",), ("user.name",), ("source.ip", "user.name")]),
+    level=st.sampled_from(list(Level)),
+    rule=st.sampled_from(["r1", "r2", "r3"]),
+    within_s=st.sampled_from([-1, 60, 3_600]),
+    group=st.sampled_from([{}, {}, {"user.name": "z"}]),
+    window_s=st.sampled_from([None, None, None, 2_000]),
+)
+_events = st.lists(st.lists(_usual_match, min_size=1, max_size=4), max_size=10)
+
+
+@example([[a_match("m1", within_s=-1), a_match("m2", within_s=-1)]])
+@example([[a_match("m1", group={"source.ip": "a"}, window_s=5), a_match("m2", rule="r2")]])
+@given(_events | st.lists(_any_match, max_size=40).map(lambda matches: [[match] for match in matches]))
+def test_a_book_finds_what_the_functions_of_the_hub_find(events):
+    matches = [replace(match, event=of_event[0].event) for of_event in events for match in of_event]
     book = IncidentBook()
     incidents: dict[str, Incident] = {}
     seen: set[str] = set()

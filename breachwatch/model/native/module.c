@@ -23,6 +23,7 @@ static PyMethodDef functions[] = {
     {"survey", survey, METH_O, "Line feeds in a block, and flags of what else is in it."},
     {"access_parts", (PyCFunction)(void (*)(void))access_parts, METH_FASTCALL, "Parts of an access line, by a mask."},
     {"record_texts", (PyCFunction)(void (*)(void))record_texts, METH_FASTCALL, "What keywords search in a record."},
+    {"plain_texts", (PyCFunction)(void (*)(void))plain_texts, METH_FASTCALL, "The same of a plain record's line, folded."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -40,6 +40,9 @@ PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
 /* texts.c */
 PyObject *record_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
+/* plain.c */
+PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
 /* hits.c */
 extern PyType_Spec hits_spec;
 
