@@ -7,7 +7,7 @@ is what reading every line would have given. A sample of lines is judged without
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from breachwatch.detect.engine import Detector
@@ -25,6 +25,10 @@ from breachwatch.parse.rawform import FORMS, SETTLED
 from breachwatch.parse.skipping import Skipped, line_of, lines_of
 
 Found = tuple[Event, list[Match]]
+
+PORTION = 512
+"""Candidates that are parsed, then judged, then fed: enough of each for the processor to keep little in mind, and few
+enough for its caches."""
 
 
 def form_of(parser: Parser) -> RawForm | None:
@@ -63,28 +67,27 @@ class BlockReader:
     events: int = 0
     """A line that no rule could match counts as the one event that it would have been."""
 
-    def read(self, lines: Lines, look: Look | None = None) -> list[Found]:
-        """Each event that may have matched, with what it made match.
+    def read(self, lines: Lines, look: Look | None = None) -> Iterator[list[Found]]:
+        """Each event that may have matched, with what it made match; to be read to its end.
 
-        `look`: the candidates, where somebody looked for them already. All of a block are parsed, then all judged,
-        then all fed: the processor has to keep less in mind than line by line.
+        `look`: the candidates, where somebody looked for them already.
         """
         count, candidates = look or self._look(lines)
         found, sampled = self.sampler.chosen(lines.block.data, candidates)
-        parsed = self._parsed(found, lines)
         self.lines += count
         self.candidates += len(found)
-        self.events += count - len(found) + len(parsed)
-        is_json = lines.form.escapes_json
-        verdicts = [
-            None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
-            for candidate, event in parsed
-        ]
-        for candidate, event in parsed if sampled else ():
-            if candidate.start in sampled:
-                self._compare(event, sampled[candidate.start], is_json=is_json)
-        feed = self.detector.feed
-        return [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
+        self.events += count - len(found)
+        is_json, feed = lines.form.escapes_json, self.detector.feed
+        for parsed in self._parsed(found, lines):
+            self.events += len(parsed)
+            verdicts = [
+                None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
+                for candidate, event in parsed
+            ]
+            for candidate, event in parsed if sampled else ():
+                if candidate.start in sampled:
+                    self._compare(event, sampled[candidate.start], is_json=is_json)
+            yield [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
 
     def count(self, lines: Lines, counts: Counter[int]) -> None:
         """Add to `counts` how many events satisfy which rule, by position. Lines judged already are not parsed.
@@ -99,13 +102,14 @@ class BlockReader:
         for (rules, of), times in known.items():
             for index in self.detector.meant(rules, of):
                 counts[index] += times
-        parsed = self._parsed(unknown, lines)
         self.lines += count
         self.candidates += len(found) + sum(tally.values())
-        self.events += count - len(unknown) + len(parsed)
-        for candidate, event in parsed:
-            for index in self._judged(candidate, event, is_json=lines.form.escapes_json):
-                counts[index] += 1
+        self.events += count - len(unknown)
+        for parsed in self._parsed(unknown, lines):
+            self.events += len(parsed)
+            for candidate, event in parsed:
+                for index in self._judged(candidate, event, is_json=lines.form.escapes_json):
+                    counts[index] += 1
 
     def _look(self, lines: Lines, tally: Tally | None = None) -> Look:
         return self.selector.look(lines.form, self.scope(lines.logsource), lines.block.data, tally)
@@ -136,25 +140,26 @@ class BlockReader:
                 unknown.append(candidate)
         return Counter(known), unknown
 
-    def _parsed(self, found: Sequence[Candidate], lines: Lines) -> list[tuple[Candidate, Event]]:
-        """The events of the candidates; the parser is left as if it had read every line."""
+    def _parsed(self, found: Sequence[Candidate], lines: Lines) -> Iterator[list[tuple[Candidate, Event]]]:
+        """The events of the candidates; at the end the parser is left as if it had read every line."""
         block, parser, context, logsource = lines.block, lines.parser, lines.context, lines.logsource
-        parsed: list[tuple[Candidate, Event]] = []
         parse = parser.parse
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and lines.form.is_closed)
-        for candidate in found:
-            start, end = candidate.start, candidate.end
-            if start > skip.at:
-                skip.until(start)
-            skip.at = end
-            for event in parse(line_of(block, start, end), context):
-                parsed.append((candidate, event))  # noqa: PERF401  # a comprehension for one event takes longer
+        for first in range(0, len(found), PORTION):
+            parsed: list[tuple[Candidate, Event]] = []
+            for candidate in found[first : first + PORTION]:
+                start, end = candidate.start, candidate.end
+                if start > skip.at:
+                    skip.until(start)
+                skip.at = end
+                for event in parse(line_of(block, start, end), context):
+                    parsed.append((candidate, event))  # noqa: PERF401  # a comprehension for one event takes longer
+            if logsource is not None:
+                parsed = [(candidate, relocated(event, logsource)) for candidate, event in parsed]
+            yield parsed
         if len(block.data) > skip.at:
             skip.until(len(block.data))
         skip.settle()
-        if logsource is not None:
-            return [(candidate, relocated(event, logsource)) for candidate, event in parsed]
-        return parsed
 
     def scope(self, logsource: LogSource | None) -> Scope:
         """Which rules a source is for."""

@@ -251,7 +251,8 @@ class Pipeline:
                 if counts is not None:
                     self._reader.count(lines, counts)
                 else:
-                    yield from self._reader.read(lines, look if rest is block else None)
+                    for found in self._reader.read(lines, look if rest is block else None):
+                        yield from found
                 self._note_holding(key, how)
                 return
             if is_settled(parser):

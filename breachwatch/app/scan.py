@@ -8,10 +8,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from breachwatch.app.blocks import Found
+from breachwatch.app.blocks import PORTION, Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat, by_rule
 from breachwatch.app.told import JsonObject, event_object, gap_object, rule_object
@@ -152,17 +153,18 @@ class Scan:
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
     def _told(self, found: Iterable[Found]) -> Iterator[Told]:
-        told = list(found)
         add, with_events, by_rule = self._book.add, self.options.with_events, self.options.by_rule
-        for event, matches in told:
-            self.totals.matches += len(matches)
-            if by_rule:
-                self._counts.update(match.rule.id for match in matches)
-            for match in matches:
-                add(match)
-            if with_events:
-                yield {"kind": "event", **event_object(event)}
-            yield from matches
+        rest = iter(found)
+        while told := list(islice(rest, PORTION)):
+            for event, matches in told:
+                self.totals.matches += len(matches)
+                if by_rule:
+                    self._counts.update(match.rule.id for match in matches)
+                for match in matches:
+                    add(match)
+                if with_events:
+                    yield {"kind": "event", **event_object(event)}
+                yield from matches
 
     def _counted(self) -> Iterator[JsonObject]:
         """Rules with matches that were only counted, those with most first."""
