@@ -17,7 +17,8 @@ Narrow = Callable[[bytes], tuple[int, ...]]
 Entry = tuple[tuple[int, ...] | None, Any]
 """The rules that lines with a hit may match (None: any), and a `Narrow` that dismisses some; None: nothing does.
 
-Or a `native.Remembered`, which may know the rules that a line matches; of a line for which it did: these, and True.
+Or a `native.Remembered` or `Keywords`, which may know the rules that a line matches; of a line for which it did: these,
+and True.
 """
 
 Line = tuple[int, int, Hit, Entry | None]

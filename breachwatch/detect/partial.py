@@ -21,8 +21,9 @@ from breachwatch.detect.predicate import (
     has_keywords,
     plain_texts,
     record_texts,
+    words_of,
 )
-from breachwatch.detect.rule import Condition, Rule
+from breachwatch.detect.rule import OWN_PREFIXES, Condition, Or, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.detect.verdicts import Memory, Read, Verdicts
 from breachwatch.model import FieldValue
@@ -31,6 +32,9 @@ from breachwatch.model.rawform import Parts, RawForm, Usual
 
 MAX_PROGRAMS = 4_096
 """Combinations of rules with code of their own; an attacker could make any number."""
+
+MAX_WORDS, MAX_KNOWN = 32, 256
+"""Words that are looked for together, and combinations of them that are remembered."""
 
 WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
@@ -141,7 +145,7 @@ class _Line(View):
 class LineProgram:
     """The code of one combination of rules that search for nothing but keywords, over a line of text."""
 
-    always_pays = True
+    always_pays, remembered = True, None
 
     def __init__(self, parts: Sequence[tuple[int, Predicate]]) -> None:
         self._parts = parts
@@ -259,6 +263,7 @@ class Program:
 
     always_pays: bool
     """Its verdict is worth having, even of a line that matches and will be parsed."""
+    remembered: Any = None
 
     def __init__(
         self,
@@ -342,6 +347,36 @@ class Program:
         return verdict
 
 
+class WordsProgram:
+    """The code of one combination of rules that ask for nothing but a few words, over a JSON line."""
+
+    always_pays = True
+
+    def __init__(self, parts: Sequence[tuple[int, Predicate]], words: Sequence[str], otherwise: Program) -> None:
+        """`otherwise`: for lines that are longer, or no plain records."""
+        self._parts = parts
+        self._words = words
+        self._otherwise = otherwise
+        self._known: dict[int, tuple[int, ...]] = {}
+        """Verdicts by the words that are in a line, as bits of a number."""
+        texts = tuple([word.encode("utf-8", "surrogatepass") for word in words])
+        self.remembered = native.Keywords(OWN_PREFIXES, MAX_VALUE, texts, self._known)
+
+    def matching(self, line: bytes) -> tuple[int, ...] | None:
+        """Those of the rules whose condition the line satisfies; None: the reference has to say, or it is no gain."""
+        held = self.remembered.held(line)
+        if held is None:
+            return self._otherwise.matching(line)
+        verdict = self._known.get(held)
+        if verdict is None:
+            view = View()
+            view[WHOLE] = "\0".join(word for place, word in enumerate(self._words) if held >> place & 1)
+            verdict = tuple([index for index, predicate in self._parts if predicate(view)])
+            if len(self._known) < MAX_KNOWN:
+                self._known[held] = verdict
+        return verdict
+
+
 @lru_cache(MAX_PROGRAMS)
 def _getter(attributes: tuple[str, ...], roots: tuple[str, ...]) -> Getter:
     """The first attribute that is there; where none is, the field may stand nested if one of the roots is there."""
@@ -357,7 +392,7 @@ def _getter(attributes: tuple[str, ...], roots: tuple[str, ...]) -> Getter:
     return getter
 
 
-_AnyProgram = Program | PartsProgram | LineProgram
+_AnyProgram = Program | WordsProgram | PartsProgram | LineProgram
 
 _Key = tuple[tuple[int, ...], Hit | None]
 
@@ -394,7 +429,7 @@ class Programs:
             program = self._programs[key]
         except KeyError:
             program = self._new(rules, hit)
-            if isinstance(program, PartsProgram) and program.remembered is not None:
+            if program is not None and program.remembered is not None:
                 plan.remember(hit, rules, program.remembered)
         if program is None:
             return None
@@ -440,7 +475,11 @@ class Programs:
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
         whole = {index for index in rules if has_keywords(self._condition(index, hit))}
         if self._form.escapes_json:
-            return Program(parts, names, self._verdicts, whole, thorough=self._thorough)
+            program = Program(parts, names, self._verdicts, whole, thorough=self._thorough)
+            words = words_of(Or(tuple([self._condition(index, hit) for index in rules])))
+            if native is None or words is None or not 0 < len(words) <= MAX_WORDS:
+                return program
+            return WordsProgram(parts, sorted(words), program)
         usual = self._form.usual
         if usual is None:
             return LineProgram(parts)

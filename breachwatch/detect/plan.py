@@ -45,7 +45,8 @@ MAX_SEEN_BYTES = 4_096
 MAX_KEPT_BYTES = 4 << 20
 """Of all the lines that are kept for that: whoever writes the lines may make any number of combinations."""
 
-Remembered: Any = None if native is None else native.Remembered
+REMEMBERING: frozenset[Any] = frozenset() if native is None else frozenset((native.Remembered, native.Keywords))
+"""Types of what may know the rules that a line matches; collecting the hits asks them."""
 
 EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
@@ -179,7 +180,7 @@ class Plan:
                     looked_at.update(entry_of(hit)[0] or ())
                 found.append(Candidate(start, end, rules, True))
                 continue
-            if narrow is not None and type(narrow) is not Remembered:
+            if narrow is not None and type(narrow) not in REMEMBERING:
                 rules = narrow(data[start:end])
             if rules == ():
                 dismissed += 1
@@ -263,7 +264,7 @@ class Plan:
     def remember(self, hit: Hit, rules: tuple[int, ...], remembered: Any) -> None:
         """From now on, ask what is remembered of lines with these hits, if nothing else dismisses any of the rules."""
         before, narrow = self._sets.get(hit, (None, None))
-        if before == rules and (narrow is None or type(narrow) is Remembered):
+        if before == rules and (narrow is None or type(narrow) in REMEMBERING):
             self._sets[hit] = rules, remembered
 
     def simplified(self, index: int, hit: Hit) -> Condition:

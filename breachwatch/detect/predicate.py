@@ -209,12 +209,10 @@ class _Writer:
         value = keyword.value
         if not isinstance(value, Text):
             return f"any(map({self._constant(keyword.test)}, d.texts()))"
-        texts = [folded(piece) for piece in value.pieces if piece]
-        found = [f"{self._constant(text)} in d[{WHOLE}]" for text in texts]
-        shape = value.pieces == (ANY, *value.pieces[1:2], ANY)
-        if shape and len(texts) == 1 and not value.cased and "\0" not in texts[0]:
-            return f"({found[0]})"
-        return "(" + " and ".join([*found, f"any(map({self._constant(keyword.test)}, d.texts()))"]) + ")"
+        found = [f"{self._constant(folded(piece))} in d[{WHOLE}]" for piece in value.pieces if piece]
+        if _word(keyword) is None:
+            found.append(f"any(map({self._constant(keyword.test)}, d.texts()))")
+        return "(" + " and ".join(found) + ")"
 
     def _text(self, field: int, value: Text) -> str:  # noqa: PLR0911  # one return per shape
         pieces = [piece if piece is ONE else folded(piece) for piece in value.pieces]
@@ -265,6 +263,31 @@ class _ListWriter(_Writer):
 
     def _null_test(self, leaf: IsNull) -> str:
         return f"d.is_null({self._field(leaf)})"
+
+
+def _word(keyword: Keyword) -> str | None:
+    """The folded text that a keyword looks for, where that is all it does."""
+    value = keyword.value
+    if not isinstance(value, Text) or value.cased or value.pieces != (ANY, *value.pieces[1:2], ANY):
+        return None
+    piece = value.pieces[1]
+    return folded(piece) if piece and "\0" not in piece else None
+
+
+def words_of(condition: Condition) -> frozenset[str] | None:
+    """All that a condition looks for, folded, where it asks for nothing but words in whole events."""
+    if isinstance(condition, And | Or):
+        words: frozenset[str] = frozenset()
+        for part in condition.parts:
+            found = words_of(part)
+            if found is None:
+                return None
+            words |= found
+        return words
+    if isinstance(condition, Not):
+        return words_of(condition.part)
+    word = _word(condition) if isinstance(condition, Keyword) else None
+    return None if word is None else frozenset((word,))
 
 
 def _plain_test(part: Condition) -> tuple[str, str] | None:

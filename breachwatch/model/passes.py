@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "90fd35203e89a29ab198b2c5c5fec4d11314fd9e035280bbc6e2ed4849e46e20"
+SOURCE = "4ccc6bb643d1457f4bb5f195e59887fee36da71a7000ba6e26a03693ad309c6d"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import random
+from typing import Any
 
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
 from breachwatch.detect import partial, plan, verdicts
 from breachwatch.detect.engine import Detector
-from breachwatch.detect.partial import PartsProgram, Programs
+from breachwatch.detect.partial import PartsProgram, Programs, WordsProgram
 from breachwatch.detect.plan import Plan, Scope
 from breachwatch.detect.rule import And, Condition, FieldTest, Keyword, Not, Or, Rule
 from breachwatch.detect.ruleset import RuleSet
@@ -106,6 +108,79 @@ def test_what_is_remembered_is_what_the_reference_says(monkeypatch):
         lines += sum(map(len, parts))
     if native is not None:
         assert sum(one.times for one in set(remembered)) > lines // 4
+
+
+def some_records(draw: random.Random, count: int) -> list[bytes]:
+    """Lines of JSON, plain ones and others."""
+    values = (
+        "evil",
+        "x EVIL",
+        "good",
+        "vil",
+        "e vil",
+        "\u212a",
+        "nagios\n",
+        7,
+        None,
+        True,
+        ["evil"],
+        {"evil": "good"},
+        "\u017f",
+    )
+    made = []
+    for _ in range(count):
+        names = draw.sample(("a", "evil", "host.name", "log.x", "message"), draw.randrange(1, 4))
+        text = json.dumps({name: draw.choice(values) for name in names}, ensure_ascii=draw.random() < 0.5)
+        if draw.random() < 0.2:
+            odd = draw.choice(('"evil"', '"good":1', " ", "\\u0065vil", "evil", "}", '"a":"x"', "K", "\r"))
+            place = draw.randrange(len(text))
+            text = text[:place] + odd + text[place:]
+        made.append(text.encode() + b"\n")
+    return made
+
+
+def some_words(draw: random.Random, depth: int = 0) -> Condition:
+    """About nothing but words, nearly always."""
+    if depth == 2 or draw.random() < 0.4:
+        text = draw.choice(("evil", "good", "vil", "EVIL", "nagios", "k", "s", "7", "tru", "\u00e9", "l\0"))
+        if draw.random() < 0.1:
+            return Keyword(value=Text(pieces=(ANY, text, ANY), cased=True), text=text)
+        return word(text)
+    parts = tuple(some_words(draw, depth + 1) for _ in range(draw.randint(1, 3)))
+    return draw.choice((And(parts), Or(parts), Or(parts), Not(parts[0])))
+
+
+@pytest.mark.parametrize(("most_words", "most_known"), [(32, 256), (2, 1)])
+def test_rules_about_words_are_judged_as_the_reference_judges_them(monkeypatch, most_words, most_known):
+    made: list[WordsProgram] = []
+
+    class Noted(WordsProgram):
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self)
+
+    for name, value in (("HOT", 20), ("MAX_WORDS", most_words), ("MAX_KNOWN", most_known)):
+        monkeypatch.setattr(partial, name, value)
+    monkeypatch.setattr(partial, "WordsProgram", Noted)
+    how = SourceFormat(format="json")
+    for seed in range(12):
+        draw = random.Random(seed)
+        rules = RuleSet(rules=tuple(rule(some_words(draw), f"r{number}") for number in range(draw.randint(1, 5))))
+        blocks = [Block(source="x", data=b"".join(some_records(draw, 150)), offset=n, generation="g") for n in range(8)]
+        fast, counting, slow = (
+            Pipeline(
+                host="h", detector=Detector(rules, any_logsource=True), now=lambda: REFERENCE, prefilter=prefilter,
+                sampler=Sampler(0),
+            )
+            for prefilter in (True, True, False)
+        )  # fmt: skip
+        for block in blocks:
+            right = [(event.id, match.id) for event, matches in slow.matches(block, how) for match in matches]
+            assert [(event.id, one.id) for event, matches in fast.matches(block, how) for one in matches] == right
+            assert counting.tally(block, how).total() == len(right)
+    if native is not None:
+        assert len(made) > 10
+        assert all(0 < len(one._words) <= most_words and 0 < len(one._known) <= most_known for one in made)
 
 
 def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch):

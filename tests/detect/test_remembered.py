@@ -1,7 +1,8 @@
-"""Compiled code recalls of access lines what their parts say, and nothing else."""
+"""Compiled code recalls what the parts of access lines say, and the words of plain records, and nothing else."""
 
 from __future__ import annotations
 
+import json
 import random
 from array import array
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import pytest
 
 from breachwatch.detect.hits import WEIGHT
+from breachwatch.detect.predicate import plain_texts
+from breachwatch.detect.rule import OWN_PREFIXES
 from breachwatch.model.passes import native
 from breachwatch.parse.web import plain_parts
 
@@ -76,3 +79,69 @@ def test_any_line_is_known_by_the_parts_that_python_finds():
 def test_nothing_else_is_taken(given):
     with pytest.raises((TypeError, OverflowError)):
         native.Remembered(*given)
+
+
+def test_records_with_known_words_are_judged_and_the_others_left():
+    table = {0b01: (4,), 0b11: (3, 4), 0: ()}
+    keywords = native.Keywords(("log.", "host.name"), 100, (b"evil", b"good"), table)
+    for end in (b"\n", b"\r\n", b" \t\n"):
+        assert recalled(keywords, b'{"m":"so EVIL"}' + end) == ((4,), True)
+        assert recalled(keywords, b'{"m":"good","n":1,"o":"evil"}' + end) == ((3, 4), True)
+        for other in (b"{}", b'{"evil":"x"}', b'{"log.x":"evil"}', b'{"m":"ev","n":"il"}', b'{"m":"ev\\\\il"}'):
+            assert recalled(keywords, other + end) == "1 dismissed", other
+        for unknown in (
+            b'{"m":"good"}', b'{"m":["evil"]}', b'{"m":"evil\\u0020"}', b'{"m":"evil"', b"evil",
+            b'{"m":"evil","m":"x"}', b"", b'{"m":"evil \xc3\xa9"}', b'{"m":"%b"}' % (101 * b"x"),
+            b'{"m":"evil"%b}' % (4096 * b" "), b'{"m":"evil\x00"}',
+        ):  # fmt: skip
+            assert recalled(keywords, unknown + end) == ((3, 4), keywords), unknown
+    assert recalled(keywords, b'{"m":"evil"}') == ((3, 4), keywords), "nothing shows where the line ends"
+    table.clear()
+    assert recalled(keywords, b'{"m":"evil"}\n') == ((3, 4), keywords)
+
+
+def test_known_words_are_counted_where_somebody_counts():
+    lines = [b'{"m":"%b"}\n' % word for word in (b"evil", b"good", b"none", b"evil")]
+    keywords = native.Keywords((), 100, (b"evil", b"good"), {0b01: (4,), 0: ()})
+    hits, tally = native.Hits(), {(4,): 7}
+    for number in range(len(lines)):
+        hits.add(sum(map(len, lines[:number])) + 1, 0)
+    found, _, dismissed = hits.lines(b"".join(lines), array(WEIGHT, [1]), {0: ((3, 4), keywords)}, tally)
+    assert (tally, dismissed) == ({(4,): 9}, 1)
+    assert [start for start, *_ in found] == [len(lines[0])]
+
+
+def test_words_are_in_a_record_if_they_are_in_its_texts():
+    draw = random.Random(6)
+    words = ("evil", "vil", "1", "true", "x e", '"', "\u00e9")
+    keywords = native.Keywords(OWN_PREFIXES, 99, tuple(word.encode() for word in words), {})
+    values = ("EVIL", "vi", "l", 1, -11, True, None, "x evil", '"', "\\", "\u00e9", "x" * 100)
+    plain = 0
+    for _ in range(20_000):
+        names = draw.sample(("a", "evil", "log.a", "host.name", "host"), draw.randrange(4))
+        line = json.dumps({name: draw.choice(values) for name in names}, ensure_ascii=draw.random() < 0.5).encode()
+        held, texts = keywords.held(line), plain_texts(line)
+        if texts is None or b"x" * 100 in line:
+            assert held is None, line
+        else:
+            plain += 1
+            assert [word for place, word in enumerate(words) if held >> place & 1] == [
+                word for word in words if word in texts
+            ], line
+    assert plain > 5_000
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        (), ((), 1, ()), ([], 1, (), {}), ((), "", (), {}), ((), 1, [], {}), ((), 1, (), []), ((), 1, ("a",), {}),
+        ((), 1, (b"",), {}), ((), 1, (b"a",) * 33, {}),
+    ],
+)  # fmt: skip
+def test_keywords_takes_nothing_else(given):
+    with pytest.raises(TypeError):
+        native.Keywords(*given)
+    with pytest.raises(TypeError):
+        native.Keywords((), 1, (b"a",), {}).held("a")
+    with pytest.raises(TypeError):
+        native.Keywords((), 1, (b"a",), table={})

@@ -148,7 +148,7 @@ static PyObject *entry_with(PyObject *rules, PyObject *other) {
 }
 
 /* What is known of lines with a hit, for one of them: its entry, with the rules that it may match where a Narrow says so,
-   or those that it matches, and True, where a Remembered does; None where nothing is known. A new reference. */
+   or those that it matches, and True, where a Remembered or Keywords do; None where nothing is known. A new reference. */
 static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, size_t size) {
     PyObject *entry = PyDict_GetItemWithError(known, hit);
     if (entry == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
@@ -156,8 +156,8 @@ static PyObject *entry_of(PyObject *known, PyObject *hit, const uint8_t *line, s
         return PyErr_Format(PyExc_TypeError, "an entry is a tuple of two");
     PyObject *narrow = PyTuple_GetItem(entry, 1);
     if (Py_TYPE(narrow) == narrow_type) return entry_with(narrowed(narrow, line, size), Py_None);
-    if (Py_TYPE(narrow) != remembered_type) return Py_NewRef(entry);
-    PyObject *rules = recalled(narrow, line, size);
+    if (Py_TYPE(narrow) != remembered_type && Py_TYPE(narrow) != keywords_type) return Py_NewRef(entry);
+    PyObject *rules = (Py_TYPE(narrow) == keywords_type ? searched : recalled)(narrow, line, size);
     return rules != NULL || PyErr_Occurred() ? entry_with(rules, Py_True) : Py_NewRef(entry);
 }
 

@@ -14,6 +14,9 @@ static int fill(PyObject *module) {
     narrow_type = (PyTypeObject *)narrow;
     PyObject *remembered = PyType_FromSpec(&remembered_spec);
     remembered_type = (PyTypeObject *)remembered;
+    PyObject *keywords = PyType_FromSpec(&keywords_spec);
+    keywords_type = (PyTypeObject *)keywords;
+    if (add(module, "Keywords", keywords) < 0) return -1;
     if (add(module, "Narrow", narrow) < 0 || add(module, "Remembered", remembered) < 0) return -1;
     if (add(module, "Hits", PyType_FromSpec(&hits_spec)) < 0) return -1;
     return PyModule_AddStringConstant(module, "SOURCE", SOURCE);

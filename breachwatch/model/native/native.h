@@ -41,7 +41,10 @@ PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
 PyObject *record_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* plain.c */
+extern PyTypeObject *keywords_type;
+extern PyType_Spec keywords_spec;
 PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
+PyObject *searched(PyObject *keywords, const uint8_t *line, size_t size);
 
 /* hits.c */
 extern PyType_Spec hits_spec;

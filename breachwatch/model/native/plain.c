@@ -3,7 +3,7 @@
 
 #include "native.h"
 
-enum { MOST_NAMES = 64, SLOTS = 256, MOST_DIGITS = 17, SHORT_LINE = 4096 };
+enum { MOST_NAMES = 64, SLOTS = 256, MOST_DIGITS = 17, SHORT_LINE = 4096, MOST_TEXTS = 32 };
 
 typedef struct {
     const uint8_t *at, *end;
@@ -24,8 +24,9 @@ static inline uint8_t low(uint8_t byte) {
 
 static uint8_t lows[256];
 
+/* Never behind a line feed or a NUL, one of which ends the line. */
 static inline const uint8_t *behind_blanks(const uint8_t *at) {
-    while (*at == ' ' || *at == '\t' || *at == '\r' || *at == '\n') at++;
+    while (*at == ' ' || *at == '\t' || *at == '\r') at++;
     return at;
 }
 
@@ -85,7 +86,7 @@ static int is_own(Span name, PyObject *prefixes) {
 }
 
 /* Writes the texts of a plain record to `out`, which has room for as many bytes as the line has. Gives how many that are;
-   -1: the record is not plain, or there is an error. A NUL ends the line. */
+   -1: the record is not plain, or there is an error. A line feed or a NUL is at the end. */
 static Py_ssize_t write_texts(const uint8_t *at, const uint8_t *end, PyObject *prefixes, Py_ssize_t most, uint8_t *out) {
     uint8_t *start = out;
     Names names;
@@ -128,6 +129,11 @@ static Py_ssize_t write_texts(const uint8_t *at, const uint8_t *end, PyObject *p
     return out > start ? out - start - 1 : 0; /* a NUL is between them, not behind the last */
 }
 
+static void prepare(void) {
+    if (!lows['a'])
+        for (unsigned byte = 0; byte < 256; byte++) lows[byte] = low((uint8_t)byte);
+}
+
 PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
     if (count != 3 || !PyBytes_Check(args[0]) || !PyTuple_Check(args[1]))
@@ -135,8 +141,7 @@ PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count)
     char *line, here[SHORT_LINE];
     Py_ssize_t size, most = PyLong_AsSsize_t(args[2]);
     if ((most == -1 && PyErr_Occurred()) || PyBytes_AsStringAndSize(args[0], &line, &size) < 0) return NULL;
-    if (!lows['a'])
-        for (unsigned byte = 0; byte < 256; byte++) lows[byte] = low((uint8_t)byte);
+    prepare();
     char *out = size <= SHORT_LINE ? here : PyMem_Malloc((size_t)size);
     if (out == NULL) return PyErr_NoMemory();
     const uint8_t *at = (const uint8_t *)line;
@@ -149,3 +154,101 @@ PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count)
     if (out != here) PyMem_Free(out);
     return texts;
 }
+
+/* What was found of lines of plain records with the same ones of some texts in them. */
+typedef struct {
+    PyObject_HEAD
+    PyObject *table; /* a dict: which of the texts, as bits of a number; rules */
+    PyObject *prefixes, *texts;
+    Py_ssize_t most;
+} Keywords;
+
+/* Which of the texts a line of at most SHORT_LINE bytes holds, as a number: a new reference. NULL without an error: the
+   record is not plain. */
+static PyObject *held(Keywords *self, const uint8_t *line, size_t size) {
+    uint8_t here[SHORT_LINE];
+    if (size > SHORT_LINE) return NULL;
+    prepare();
+    Py_ssize_t written = write_texts(line, line + size, self->prefixes, self->most, here);
+    if (written < 0) return NULL;
+    unsigned long bits = 0;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(self->texts); i++) {
+        char *text;
+        Py_ssize_t length;
+        if (PyBytes_AsStringAndSize(PyTuple_GetItem(self->texts, i), &text, &length) < 0) return NULL;
+        if (find_bytes(here, here + written, (const uint8_t *)text, (size_t)length)) bits |= 1ul << i;
+    }
+    return PyLong_FromUnsignedLong(bits);
+}
+
+/* The rules that are known for a line, which ends with its line feed: a new reference; NULL without an error: none are. */
+PyObject *searched(PyObject *keywords, const uint8_t *line, size_t size) {
+    Keywords *self = (Keywords *)keywords;
+    if (size == 0 || line[size - 1] != '\n') return NULL;
+    PyObject *bits = held(self, line, size - 1);
+    PyObject *rules = bits == NULL ? NULL : PyDict_GetItemWithError(self->table, bits);
+    Py_XDECREF(bits);
+    Py_XINCREF(rules);
+    return rules;
+}
+
+static PyObject *keywords_held(PyObject *self, PyObject *line) {
+    char *at;
+    Py_ssize_t size;
+    if (PyBytes_AsStringAndSize(line, &at, &size) < 0) return NULL;
+    PyObject *bits = held((Keywords *)self, (const uint8_t *)at, (size_t)size);
+    return bits == NULL && !PyErr_Occurred() ? Py_NewRef(Py_None) : bits;
+}
+
+static PyObject *keywords_new(PyTypeObject *type, PyObject *args, PyObject *names) {
+    PyObject *prefixes, *texts, *table;
+    Py_ssize_t most;
+    if (names != NULL && PyDict_Size(names)) return PyErr_Format(PyExc_TypeError, "Keywords takes no names");
+    if (!PyArg_ParseTuple(args, "O!nO!O!", &PyTuple_Type, &prefixes, &most, &PyTuple_Type, &texts, &PyDict_Type, &table))
+        return NULL;
+    int is_sound = PyTuple_Size(texts) <= MOST_TEXTS;
+    for (Py_ssize_t i = 0; i < PyTuple_Size(texts) && is_sound; i++) {
+        PyObject *text = PyTuple_GetItem(texts, i);
+        is_sound = PyBytes_Check(text) && PyBytes_Size(text) > 0;
+    }
+    if (!is_sound) return PyErr_Format(PyExc_TypeError, "Keywords takes few texts of bytes, none of them empty");
+    Keywords *self = (Keywords *)((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, 0);
+    if (self == NULL) return NULL;
+    self->prefixes = Py_NewRef(prefixes);
+    self->texts = Py_NewRef(texts);
+    self->table = Py_NewRef(table);
+    self->most = most;
+    return (PyObject *)self;
+}
+
+static void keywords_free(PyObject *object) {
+    PyTypeObject *type = Py_TYPE(object);
+    Keywords *self = (Keywords *)object;
+    Py_XDECREF(self->prefixes);
+    Py_XDECREF(self->texts);
+    Py_XDECREF(self->table);
+    ((freefunc)PyType_GetSlot(type, Py_tp_free))(object);
+    Py_DECREF(type);
+}
+
+static PyMethodDef keywords_methods[] = {
+    {"held", keywords_held, METH_O, "Which of the texts a line without its line feed holds, as bits; None: not known."},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot keywords_slots[] = {
+    {Py_tp_new, (void *)keywords_new},
+    {Py_tp_dealloc, (void *)keywords_free},
+    {Py_tp_methods, keywords_methods},
+    {Py_tp_doc, "Prefixes of names that are not searched, the longest value, texts, and a dict: which of them, rules."},
+    {0, NULL},
+};
+
+PyTypeObject *keywords_type;
+
+PyType_Spec keywords_spec = {
+    .name = "breachwatch.model._native.Keywords",
+    .basicsize = sizeof(Keywords),
+    .flags = Py_TPFLAGS_DEFAULT,
+    .slots = keywords_slots,
+};
