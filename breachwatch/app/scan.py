@@ -92,7 +92,7 @@ class Scan:
         Raises: WatchError.
         """
         started, cpu = time.perf_counter(), time.process_time()
-        self._selector = Selector(self.rules, store=self.plans, thorough=self.options.count_only)
+        self._selector = Selector(self.rules, store=self.plans)
         if self.options.by_rule:
             self._selector.looked_at = Counter()
         groups = rotation_groups(expand(inputs))

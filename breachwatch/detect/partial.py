@@ -25,7 +25,7 @@ from breachwatch.detect.predicate import (
 )
 from breachwatch.detect.rule import OWN_PREFIXES, Condition, Or, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
-from breachwatch.detect.verdicts import Memory, Read, Verdicts
+from breachwatch.detect.verdicts import Memory, Verdicts
 from breachwatch.model import FieldValue
 from breachwatch.model.passes import native
 from breachwatch.model.rawform import Parts, RawForm, Usual
@@ -39,9 +39,8 @@ MAX_WORDS, MAX_KNOWN = 32, 256
 WORTH_IT = 8
 """So often a combination is left to the reference before it gets code."""
 
-OFTEN, MOSTLY, SELDOM, REST = 64, 48, 16, 1_024
-"""Of so many lines: where so many match (they will be parsed anyway), or so few are spared, no more are asked about for
-a while."""
+OFTEN, SELDOM, REST = 64, 16, 1_024
+"""Of so many lines: where the answer is known of so few, no more are asked about for a while."""
 
 HOT, HOT_PARTS = 1_024, 32
 """So often lines have the same hits before the combination gets code for just these: the second of access lines, whose
@@ -145,7 +144,7 @@ class _Line(View):
 class LineProgram:
     """The code of one combination of rules that search for nothing but keywords, over a line of text."""
 
-    always_pays, remembered = True, None
+    remembered = None
 
     def __init__(self, parts: Sequence[tuple[int, Predicate]]) -> None:
         self._parts = parts
@@ -153,7 +152,7 @@ class LineProgram:
     def matching(self, line: bytes) -> tuple[int, ...]:
         """Those of the rules whose condition the line satisfies, which is not dirty."""
         view = _Line(line.decode().rstrip("\r\n"))
-        return tuple([index for index, predicate in self._parts if predicate(view)])
+        return _satisfied(self._parts, view)
 
 
 class _Parts(_Line):
@@ -192,8 +191,6 @@ class _Parts(_Line):
 
 class PartsProgram:
     """The code of one combination of rules over lines of the usual shape."""
-
-    always_pays = True
 
     def __init__(
         self,
@@ -239,7 +236,7 @@ class PartsProgram:
 
     def _found(self, text: str, parts: Parts) -> tuple[int, ...]:
         view = _Parts(text, parts, self._getters)
-        return tuple([index for index, predicate in self._parts if predicate(view)])
+        return _satisfied(self._parts, view)
 
 
 def _placed(needed: Sequence[int], of: tuple[int, ...], value: Callable[..., FieldValue]) -> Getter:
@@ -261,8 +258,6 @@ def _first(getters: Sequence[Getter]) -> Getter:
 class Program:
     """The code of one combination of rules over a JSON line."""
 
-    always_pays: bool
-    """Its verdict is worth having, even of a line that matches and will be parsed."""
     remembered: Any = None
 
     def __init__(
@@ -271,19 +266,14 @@ class Program:
         fields: Mapping[int, Names],
         verdicts: Verdicts,
         whole: Container[int] = (),
-        *,
-        thorough: bool = False,
     ) -> None:
-        """`whole`: those of the rules that search whole records.
-
-        `thorough`: lines are read even where nearly all match.
-        """
+        """`whole`: those of the rules that search whole records."""
         self._parts = parts
         self._plain = [part for part in parts if part[0] not in whole]
         self._whole = [part for part in parts if part[0] in whole]
         self._memory = Memory(verdicts) if self._plain else None
-        self.always_pays = not fields and not self._plain  # nothing but keywords
-        self._thorough = thorough
+        self._is_text = not fields and not self._plain
+        """Nothing but keywords."""
         attributes: dict[str, str] = {}
         all_roots = sorted({root for names in fields.values() for name in names for root in _roots(name)})
         for name in (*(name for names in fields.values() for name in names), *all_roots):
@@ -300,57 +290,41 @@ class Program:
             gc=False,
         )
         self._decode = msgspec.json.Decoder(record).decode
-        self._asked = self._held = self._rest = 0
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
-        """Those of the rules whose condition the line satisfies; None: the reference has to say, or it is no gain."""
-        if self.always_pays and (whole := plain_texts(line)) is not None:
+        """Those of the rules whose condition the line satisfies; None: the reference has to say."""
+        if self._is_text and (whole := plain_texts(line)) is not None:
             view = _Fields(None, self._getters, line)
             view[WHOLE] = whole
-            return tuple([index for index, predicate in self._whole if predicate(view)])
-        if self._rest:
-            self._rest -= 1
-            return None
-        found = self._found(line)
-        if not self._thorough:
-            self._asked += 1
-            self._held += 1 if found else 0
-            if self._asked == OFTEN:
-                self._rest = REST if self._held >= MOSTLY else 0
-                self._asked = self._held = 0
-        return found
-
-    def _found(self, line: bytes) -> tuple[int, ...] | None:
+            return _satisfied(self._whole, view)
         if line.count(b"{") + (line.count(b"[") if b"[" in line else 0) > MAX_OPEN:
             return None
         try:
             record = self._decode(line)
-            view = _Fields(record, self._getters, line)
-            read = () if self._memory is None else astuple(record)
-            if self._memory is None or not _TELLING.issuperset(map(type, read)):
-                return tuple([index for index, predicate in self._parts if predicate(view)])
-            verdict = self._by_values(self._memory, read, view)
+            memory = self._memory
+            read = () if memory is None else astuple(record)
+            if memory is None or not _TELLING.issuperset(map(type, read)):
+                return _satisfied(self._parts, _Fields(record, self._getters, line))
+            memory.asked += 1
+            verdict = memory.known.get(read)
+            if verdict is None:
+                verdict = _satisfied(self._plain, _Fields(record, self._getters, line))
+                if not memory.keep(read, verdict):
+                    self._memory = None
             if not self._whole:
                 return verdict
-            return tuple(sorted([*verdict, *[index for index, predicate in self._whole if predicate(view)]]))
+            return tuple(sorted([*verdict, *_satisfied(self._whole, _Fields(record, self._getters, line))]))
         except (Undecided, msgspec.DecodeError, UnicodeDecodeError, ValueError, RecursionError):
             return None
 
-    def _by_values(self, memory: Memory, read: Read, view: View) -> tuple[int, ...]:
-        """Those of the rules about nothing but the fields. Raises: Undecided."""
-        memory.asked += 1
-        verdict = memory.known.get(read)
-        if verdict is None:
-            verdict = tuple([index for index, predicate in self._plain if predicate(view)])
-            if not memory.keep(read, verdict):
-                self._memory = None
-        return verdict
+
+def _satisfied(parts: Sequence[tuple[int, Predicate]], view: View) -> tuple[int, ...]:
+    """Those of some rules whose condition holds. Raises: Undecided."""
+    return tuple([index for index, predicate in parts if predicate(view)])
 
 
 class WordsProgram:
     """The code of one combination of rules that ask for nothing but a few words, over a JSON line."""
-
-    always_pays = True
 
     def __init__(self, parts: Sequence[tuple[int, Predicate]], words: Sequence[str], otherwise: Program) -> None:
         """`otherwise`: for lines that are longer, or no plain records."""
@@ -363,7 +337,7 @@ class WordsProgram:
         self.remembered = native.Keywords(OWN_PREFIXES, MAX_VALUE, texts, self._known)
 
     def matching(self, line: bytes) -> tuple[int, ...] | None:
-        """Those of the rules whose condition the line satisfies; None: the reference has to say, or it is no gain."""
+        """Those of the rules whose condition the line satisfies; None: the reference has to say."""
         held = self.remembered.held(line)
         if held is None:
             return self._otherwise.matching(line)
@@ -371,7 +345,7 @@ class WordsProgram:
         if verdict is None:
             view = View()
             view[WHOLE] = "\0".join(word for place, word in enumerate(self._words) if held >> place & 1)
-            verdict = tuple([index for index, predicate in self._parts if predicate(view)])
+            verdict = _satisfied(self._parts, view)
             if len(self._known) < MAX_KNOWN:
                 self._known[held] = verdict
         return verdict
@@ -400,12 +374,8 @@ _Key = tuple[tuple[int, ...], Hit | None]
 class Programs:
     """Programs by combination of rules, made for those that come often."""
 
-    def __init__(self, rules: Sequence[Rule], form: RawForm, *, thorough: bool = False) -> None:
-        """`form`: of the lines. Those of text get code for rules that read no field.
-
-        `thorough`: lines are judged even where nearly all match, for nobody will parse those that do.
-        """
-        self._thorough = thorough
+    def __init__(self, rules: Sequence[Rule], form: RawForm) -> None:
+        """`form`: of the lines. Those of text get code for rules that read no field."""
         self._rules = rules
         self._form = form
         self._hot = HOT if form.usual is None else HOT_PARTS
@@ -415,7 +385,7 @@ class Programs:
         self._seen: dict[_Key, int] = {}
         self._verdicts = Verdicts()
         self._plan: Plan | None = None
-        self._asked = self._spared = self._rest = 0
+        self._asked = self._known = self._rest = 0
 
     def judged(self, rules: tuple[int, ...], hit: Hit, line: bytes, plan: Plan) -> tuple[int, ...] | None:
         """Those of a candidate's rules whose condition the line satisfies; None: the reference has to say."""
@@ -435,11 +405,11 @@ class Programs:
             return None
         verdict = program.matching(line)
         self._asked += 1
-        if verdict is not None and (program.always_pays or self._thorough or not verdict):
-            self._spared += 1
+        if verdict is not None:
+            self._known += 1
         if self._asked == OFTEN:
-            self._rest = REST if self._spared < SELDOM else 0
-            self._asked = self._spared = 0
+            self._rest = REST if self._known < SELDOM else 0
+            self._asked = self._known = 0
         return verdict
 
     def _new(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
@@ -475,7 +445,7 @@ class Programs:
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
         whole = {index for index in rules if has_keywords(self._condition(index, hit))}
         if self._form.escapes_json:
-            program = Program(parts, names, self._verdicts, whole, thorough=self._thorough)
+            program = Program(parts, names, self._verdicts, whole)
             words = words_of(Or(tuple([self._condition(index, hit) for index in rules])))
             if native is None or words is None or not 0 < len(words) <= MAX_WORDS:
                 return program

@@ -113,15 +113,9 @@ class _Running:
 class Selector:
     """Which lines a set of rules has to look at."""
 
-    def __init__(
-        self, rules: RuleSet, *, library: str | None = None, store: PlanStore | None = None, thorough: bool = False
-    ) -> None:
-        """`library`: the only scanner to be used; by default the best that are installed.
-
-        `thorough`: lines that match are not parsed where the bytes tell that they do.
-        """
+    def __init__(self, rules: RuleSet, *, library: str | None = None, store: PlanStore | None = None) -> None:
+        """`library`: the only scanner to be used; by default the best that are installed."""
         self._rules = rules
-        self._thorough = thorough
         self._library = backend() if library is None else library
         self._fast_made = counting_backend() if library is None else library
         self._store = store
@@ -181,9 +175,8 @@ class Selector:
         key = (form.name, scope)
         found = self._programs.get(key)
         if found is None:
-            thorough = self._thorough or form.usual is not None  # what is known of the same parts costs hardly anything
             rules = self._rules.rules
-            found = ByProgram(rules, form, scope) if is_told else Programs(rules, form, thorough=thorough)
+            found = ByProgram(rules, form, scope) if is_told else Programs(rules, form)
             self._programs[key] = found
         return found
 

@@ -122,7 +122,7 @@ class RandomCosts(Selector):
     """Chooses among sound witnesses by chance: the choice may never change an answer."""
 
     def __init__(self, rules: RuleSet, draw: random.Random, library: str | None) -> None:
-        super().__init__(rules, library=library, thorough=draw.random() < 0.5)
+        super().__init__(rules, library=library)
         self._draw = draw
         self._by_chance = draw.random() < 0.5
         self.judged = 0

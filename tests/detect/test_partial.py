@@ -43,7 +43,7 @@ def line(query: str = "x=1", agent: str = "curl", size: int = 1) -> bytes:
 
 
 def program(condition: Condition) -> PartsProgram:
-    made = Programs([rule(condition)], FORMS["nginx"], thorough=True)._made((0,), None)
+    made = Programs([rule(condition)], FORMS["nginx"])._made((0,), None)
     assert isinstance(made, PartsProgram)
     return made
 
@@ -186,7 +186,7 @@ def test_rules_about_words_are_judged_as_the_reference_judges_them(monkeypatch, 
 def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch):
     monkeypatch.setattr(partial, "MAX_PROGRAMS", 3)
     rules = [rule(holds("url.query", "evil")) for _ in range(9)]
-    programs, made = Programs(rules, FORMS["nginx"], thorough=True), Plan(rules, FORMS["nginx"], Scope())
+    programs, made = Programs(rules, FORMS["nginx"]), Plan(rules, FORMS["nginx"], Scope())
     tables = []
     for number in range(9):
         for _ in range(partial.WORTH_IT + 1):
@@ -202,7 +202,7 @@ def test_values_that_are_equal_and_not_the_same_are_told_apart():
         return FieldTest(field="x", value=Text(pieces=(text,)), text="")
 
     rules = [rule(equals("1"), "one"), rule(equals("true"), "true"), rule(And((equals("1"), word("y"))), "whole")]
-    judged = Programs(rules, FORMS["json"], thorough=True)._made((0, 1, 2), None)
+    judged = Programs(rules, FORMS["json"])._made((0, 1, 2), None)
     assert judged is not None
     values = {
         b"1": (0,),
@@ -288,7 +288,7 @@ def test_a_parser_holds_no_block_once_it_was_read():
 
 def test_lines_that_no_code_is_for_yet_do_not_keep_the_others_from_being_judged():
     rules = [rule(holds("url.query", "evil")) for _ in range(200)]
-    programs = Programs(rules, FORMS["nginx"], thorough=True)
+    programs = Programs(rules, FORMS["nginx"])
     made = Plan(rules, FORMS["nginx"], Scope())
     for number in range(1, 200):
         assert programs.judged((number,), number, line(), made) is None
