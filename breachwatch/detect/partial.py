@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec.structs import astuple
@@ -23,7 +23,7 @@ from breachwatch.detect.predicate import (
     record_texts,
     words_of,
 )
-from breachwatch.detect.rule import OWN_PREFIXES, Condition, Or, Rule
+from breachwatch.detect.rule import OWN_PREFIXES, Condition, Rule
 from breachwatch.detect.values import MAX_VALUE, as_text, folded
 from breachwatch.detect.verdicts import Memory, Verdicts
 from breachwatch.model import FieldValue
@@ -36,8 +36,9 @@ MAX_PROGRAMS = 4_096
 MAX_WORDS, MAX_KNOWN = 32, 256
 """Words that are looked for together, and combinations of them that are remembered."""
 
-WORTH_IT = 8
-"""So often a combination is left to the reference before it gets code."""
+WORTH_IT, WORTH_IT_JSON = 8, 64
+"""So often a combination is left to the judge of events before it gets code; the second of JSON, where making it takes
+longer."""
 
 OFTEN, SELDOM, REST = 64, 16, 1_024
 """Of so many lines: where the answer is known of so few, no more are asked about for a while."""
@@ -368,7 +369,30 @@ def _getter(attributes: tuple[str, ...], roots: tuple[str, ...]) -> Getter:
 
 _AnyProgram = Program | WordsProgram | PartsProgram | LineProgram
 
-_Key = tuple[tuple[int, ...], Hit | None]
+
+class _Code(NamedTuple):
+    """The condition of a rule."""
+
+    predicate: Predicate
+    fields: frozenset[int]
+    """Numbers of those that it reads."""
+    is_whole: bool
+    """It searches whole records or lines."""
+    words: frozenset[str] | None
+    """All that it looks for, where that is nothing but words in them."""
+
+
+class _Combination:
+    """What there is for the lines that are candidates for the same rules."""
+
+    __slots__ = ("by_hit", "general", "times")
+
+    def __init__(self) -> None:
+        self.times = 0
+        """How often they came before they got code."""
+        self.general: _AnyProgram | None = None
+        self.by_hit: dict[Hit, _AnyProgram | None] = {}
+        """Code for lines with just these hits."""
 
 
 class Programs:
@@ -379,13 +403,13 @@ class Programs:
         self._rules = rules
         self._form = form
         self._hot = HOT if form.usual is None else HOT_PARTS
+        self._worth_it = WORTH_IT_JSON if form.escapes_json else WORTH_IT
         self._generator = Generator()
-        self._predicates: dict[int, tuple[Predicate, frozenset[int]] | None] = {}
-        self._programs: dict[_Key, _AnyProgram | None] = {}
-        self._seen: dict[_Key, int] = {}
-        self._verdicts = Verdicts()
+        self._codes: dict[int, _Code | None] = {}
         self._plan: Plan | None = None
         self._asked = self._known = self._rest = 0
+        self._verdicts = Verdicts()
+        self._forget()
 
     def judged(self, rules: tuple[int, ...], hit: Hit, line: bytes, plan: Plan) -> tuple[int, ...] | None:
         """Those of a candidate's rules whose condition the line satisfies; None: the reference has to say."""
@@ -393,14 +417,16 @@ class Programs:
             self._rest -= 1
             return None
         if plan is not self._plan:
-            self._plan, self._programs, self._seen, self._verdicts = plan, {}, {}, Verdicts()
-        key = rules, hit
-        try:
-            program = self._programs[key]
-        except KeyError:
-            program = self._new(rules, hit)
-            if program is not None and program.remembered is not None:
-                plan.remember(hit, rules, program.remembered)
+            self._plan = plan
+            self._forget()
+        one = self._combinations.get(rules) or self._new(rules)
+        if one.times < self._worth_it:
+            one.times += 1
+            if one.times < self._worth_it:
+                return None
+            self._make_room(one, rules)
+            one.general = self._made(rules, None)
+        program = one.by_hit[hit] if hit in one.by_hit else self._of_hit(one, rules, hit, plan)
         if program is None:
             return None
         verdict = program.matching(line)
@@ -412,42 +438,58 @@ class Programs:
             self._asked = self._known = 0
         return verdict
 
-    def _new(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
-        """Code for these hits where they came very often, else for the rules in general where these came often."""
-        if hit is not None and self._count((rules, hit)) < self._hot:
-            general = rules, None
-            return self._programs[general] if general in self._programs else self._new(rules, None)
-        if hit is None and self._count((rules, None)) < WORTH_IT:
-            return None
-        if len(self._programs) >= MAX_PROGRAMS:
-            self._programs.clear()
-            self._verdicts.forget()  # plans may still look into the tables
-            self._verdicts = Verdicts()
-        made = self._programs[rules, hit] = self._made(rules, hit)
+    def _forget(self) -> None:
+        """Programs of another plan, or more of them than there is room for."""
+        self._combinations: dict[tuple[int, ...], _Combination] = {}
+        self._seen: dict[tuple[tuple[int, ...], Hit], int] = {}
+        """How often lines with these hits came."""
+        self._verdicts.forget()  # plans may still look into the tables
+        self._verdicts = Verdicts()
+        self._count = 0
+        """Programs there are."""
+
+    def _new(self, rules: tuple[int, ...]) -> _Combination:
+        """What is known of a combination, which is nothing so far."""
+        if len(self._combinations) >= 2 * MAX_PROGRAMS:
+            self._combinations = {of: one for of, one in self._combinations.items() if one.times >= self._worth_it}
+        made = self._combinations[rules] = _Combination()
         return made
 
-    def _count(self, key: _Key) -> int:
-        """How often this was asked for."""
+    def _make_room(self, one: _Combination, rules: tuple[int, ...]) -> None:
+        """For one more program."""
+        if self._count >= MAX_PROGRAMS:
+            self._forget()
+            one.by_hit.clear()
+            self._combinations[rules] = one
+
+    def _of_hit(self, one: _Combination, rules: tuple[int, ...], hit: Hit, plan: Plan) -> _AnyProgram | None:
+        """Code for these hits where they came very often, else for the rules in general."""
         if len(self._seen) >= MAX_PROGRAMS:
             self._seen.clear()
-        seen = self._seen[key] = self._seen.get(key, 0) + 1
-        return seen
+        seen = self._seen[rules, hit] = self._seen.get((rules, hit), 0) + 1
+        program = one.general
+        if seen >= self._hot:
+            self._make_room(one, rules)
+            program = one.by_hit[hit] = self._made(rules, hit)
+        if program is not None and program.remembered is not None:
+            plan.remember(hit, rules, program.remembered)
+        return program
 
     def _made(self, rules: tuple[int, ...], hit: Hit | None) -> _AnyProgram | None:
-        parts: list[tuple[int, Predicate]] = []
-        numbers: set[int] = set()
-        for index in rules:
-            found = self._predicate(index, hit)
-            if found is None:
-                return None
-            parts.append((index, found[0]))
-            numbers |= found[1]
+        """Code for some rules, and lines with just these hits; None: for one of the rules there is none."""
+        self._count += 1
+        codes = [self._code(index, hit) for index in rules]
+        parts = [(index, code.predicate) for index, code in zip(rules, codes, strict=True) if code is not None]
+        if len(parts) < len(codes):
+            return None
+        known = [code for code in codes if code is not None]
+        numbers = frozenset().union(*[code.fields for code in known])
         names = {number: field for field, number in self._generator.fields.items() if number in numbers}
-        whole = {index for index in rules if has_keywords(self._condition(index, hit))}
+        whole = {index for index, code in zip(rules, known, strict=True) if code.is_whole}
         if self._form.escapes_json:
             program = Program(parts, names, self._verdicts, whole)
-            words = words_of(Or(tuple([self._condition(index, hit) for index in rules])))
-            if native is None or words is None or not 0 < len(words) <= MAX_WORDS:
+            words = frozenset().union(*[code.words for code in known if code.words is not None])
+            if native is None or any(code.words is None for code in known) or not 0 < len(words) <= MAX_WORDS:
                 return program
             return WordsProgram(parts, sorted(words), program)
         usual = self._form.usual
@@ -455,13 +497,14 @@ class Programs:
             return LineProgram(parts)
         return PartsProgram(parts, names, usual, None if whole else self._verdicts)
 
-    def _predicate(self, index: int, hit: Hit | None) -> tuple[Predicate, frozenset[int]] | None:
+    def _code(self, index: int, hit: Hit | None) -> _Code | None:
+        """The condition of a rule as code; None: there is none."""
         condition = self._condition(index, hit)
         if condition is not self._rules[index].condition:
             return self._generated(condition)
-        if index not in self._predicates:
-            self._predicates[index] = self._generated(condition)
-        return self._predicates[index]
+        if index not in self._codes:
+            self._codes[index] = self._generated(condition)
+        return self._codes[index]
 
     def _condition(self, index: int, hit: Hit | None) -> Condition:
         """The condition of a rule, as it is for lines with these hits."""
@@ -469,9 +512,11 @@ class Programs:
             return self._rules[index].condition
         return self._plan.simplified(index, hit)
 
-    def _generated(self, condition: Condition) -> tuple[Predicate, frozenset[int]] | None:
+    def _generated(self, condition: Condition) -> _Code | None:
         found = self._generator.predicate(condition)
-        return None if found is None or not self._are_plain(found[1]) else found
+        if found is None or not self._are_plain(found[1]):
+            return None
+        return _Code(*found, is_whole=has_keywords(condition), words=words_of(condition))
 
     def _are_plain(self, numbers: frozenset[int]) -> bool:
         """True if the fields are what the line says, and their names can be names of a structure."""

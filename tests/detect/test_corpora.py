@@ -82,7 +82,7 @@ def found_by_the_engine(rules: RuleSet, events: list[dict[str, Any]]) -> list[bo
 
 @pytest.mark.parametrize("code_after", [1, 10**9], ids=["code over bytes", "code over events"])
 def test_the_engine_answers_pairs_and_specification_as_the_reference_does(shared_data, monkeypatch, code_after):
-    monkeypatch.setattr("breachwatch.detect.partial.WORTH_IT", code_after)
+    monkeypatch.setattr("breachwatch.detect.partial.WORTH_IT_JSON", code_after)
     texts = {rule.ref.id: text for text in sigmahq(shared_data) for rule in load_rules([text]).rules}
     pairs: dict[str, list[dict[str, Any]]] = {}
     for pair in rows(shared_data / "sigma-linux" / "pairs.jsonl.gz"):

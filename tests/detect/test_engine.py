@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import pytest
 
 from breachwatch.app.pipeline import Pipeline, SourceFormat
-from breachwatch.detect import eventscan, eventview, guard, partial, plan, sample
+from breachwatch.detect import eventscan, eventview, guard, partial, plan, predicate, sample
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.hits import PlainHits, Tally
 from breachwatch.detect.plan import Look, Plan, Scope
@@ -49,12 +49,13 @@ def _generated_code_from_the_first_line_on(monkeypatch, request):
     has_code = request.param != "no code"
     for module in (eventview, partial, plan):
         monkeypatch.setattr(module, "WORTH_IT", 1 if has_code else 10**9)
-    for name in ("HOT", "HOT_PARTS"):
-        monkeypatch.setattr(partial, name, 2 if has_code else 10**9)
+    for name, early in (("WORTH_IT_JSON", 1), ("HOT", 2), ("HOT_PARTS", 2)):
+        monkeypatch.setattr(partial, name, early if has_code else 10**9)
     if request.param == "code, nothing compiled":
         monkeypatch.setattr(plan, "survey", passes("").survey)
         monkeypatch.setattr(plan, "new_hits", PlainHits)
-        monkeypatch.setattr(guard, "native", None)
+        for module in (guard, partial, predicate):
+            monkeypatch.setattr(module, "native", None)
 
 
 @pytest.fixture(autouse=True)

@@ -159,7 +159,7 @@ def test_rules_about_words_are_judged_as_the_reference_judges_them(monkeypatch, 
             super().__init__(*given)
             made.append(self)
 
-    for name, value in (("HOT", 20), ("MAX_WORDS", most_words), ("MAX_KNOWN", most_known)):
+    for name, value in (("WORTH_IT_JSON", 8), ("HOT", 20), ("MAX_WORDS", most_words), ("MAX_KNOWN", most_known)):
         monkeypatch.setattr(partial, name, value)
     monkeypatch.setattr(partial, "WordsProgram", Noted)
     how = SourceFormat(format="json")
@@ -191,7 +191,7 @@ def test_what_is_remembered_is_forgotten_when_there_is_no_more_room(monkeypatch)
     for number in range(9):
         for _ in range(partial.WORTH_IT + 1):
             programs.judged((number,), number, line("evil"), made)
-        latest = next(reversed(programs._programs.values()))
+        latest = programs._combinations[number,].general
         assert isinstance(latest, PartsProgram)
         tables.append(latest._memory.known if latest._memory else {})
         assert sum(map(len, tables)) <= 3
