@@ -51,6 +51,7 @@ def _generated_code_from_the_first_line_on(monkeypatch, request):
         monkeypatch.setattr(module, "WORTH_IT", 1 if has_code else 10**9)
     for name, early in (("WORTH_IT_JSON", 1), ("HOT", 2), ("HOT_PARTS", 2)):
         monkeypatch.setattr(partial, name, early if has_code else 10**9)
+    monkeypatch.setattr("breachwatch.app.blocks.PORTION", 3)
     if request.param == "code, nothing compiled":
         monkeypatch.setattr(plan, "survey", passes("").survey)
         monkeypatch.setattr(plan, "new_hits", PlainHits)
