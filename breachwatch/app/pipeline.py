@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from hashlib import blake2b
-from itertools import islice
+from itertools import chain, islice
 
 from breachwatch.app.blocks import BlockReader, Found, Lines, form_of, is_settled, relocated
 from breachwatch.detect.engine import Detector
@@ -183,17 +183,20 @@ class Pipeline:
 
         `look`: the candidates of a block, where somebody looked for what `question` said.
         """
+        return chain.from_iterable(self.portions(seen, how, look))
+
+    def portions(self, seen: Seen, how: SourceFormat, look: Look | None = None) -> Iterator[Sequence[Found]]:
+        """The same, many events at a time."""
         if isinstance(seen, Block) and self.is_prefiltering:
-            yield from self._block_matches(seen, how, look)
-        else:
-            yield from self._fed(self.parse(seen, how))
+            return self._block_portions(seen, how, look)
+        return self._fed(self.parse(seen, how))
 
     def tally(self, seen: Seen, how: SourceFormat) -> Counter[str]:
         """How many matches each rule has, by its id: those of `matches`, for which not every line has to be parsed."""
         if not (isinstance(seen, Block) and self.is_prefiltering) or self.detector.rules.correlations:
             return by_rule(self.matches(seen, how))
         positions: Counter[int] = Counter()
-        counts = by_rule(self._block_matches(seen, how, None, positions))
+        counts = by_rule(chain.from_iterable(self._block_portions(seen, how, None, positions)))
         rules = self.detector.rules.rules
         counts.update({rules[index].ref.id: count for index, count in positions.items() if rules[index].emits})
         return counts
@@ -201,25 +204,21 @@ class Pipeline:
     def late_matches(self, *, everything: bool = False) -> Iterator[Found]:
         """The same for events whose last line came a while ago, or (at the end) for all that are unfinished."""
         released, self._released = self._released, []
-        yield from self._fed(released)
+        yield from chain.from_iterable(self._fed(released))
         for key, (assembler, how) in list(self._holding.items()):
-            yield from self._fed(self._flushed(assembler, how, everything=everything))
+            yield from chain.from_iterable(self._fed(self._flushed(assembler, how, everything=everything)))
             if not assembler.is_holding:
                 del self._holding[key]
 
     def _flushed(self, assembler: Assembler, how: SourceFormat, *, everything: bool) -> Sequence[Event]:
         return _placed(assembler.flush(self._context(how), everything=everything), how)
 
-    def _fed(self, events: Iterable[Event]) -> Iterator[Found]:
-        if not self.is_prefiltering:
-            for event in events:
-                self._events += 1
-                yield event, self.detector.feed(event)
-            return
+    def _fed(self, events: Iterable[Event]) -> Iterator[list[Found]]:
         rest = iter(events)
         while batch := list(islice(rest, AT_ONCE)):
             self._events += len(batch)
-            yield from self._events_fed(batch)
+            feed = self.detector.feed
+            yield self._events_fed(batch) if self.is_prefiltering else [(event, feed(event)) for event in batch]
 
     def _events_fed(self, events: Sequence[Event]) -> list[Found]:
         """All are judged, then all are fed; the reference judges a sample of them."""
@@ -233,9 +232,9 @@ class Pipeline:
             found.append((event, detector.feed(event, None if is_sampled else verdict)))
         return found
 
-    def _block_matches(
+    def _block_portions(
         self, block: Block, how: SourceFormat, look: Look | None, counts: Counter[int] | None = None
-    ) -> Iterator[Found]:
+    ) -> Iterator[Sequence[Found]]:
         """The same of a block, whose first lines may still have to tell the format.
 
         `counts`: once they have, matches are only counted, by the position of the rule.
@@ -251,15 +250,14 @@ class Pipeline:
                 if counts is not None:
                     self._reader.count(lines, counts)
                 else:
-                    for found in self._reader.read(lines, look if rest is block else None):
-                        yield from found
+                    yield from self._reader.read(lines, look if rest is block else None)
                 self._note_holding(key, how)
                 return
             if is_settled(parser):
                 yield from self._fed(self.parse(block if start == 0 else block.after(start), how))
                 return
             end = block.data.find(b"\n", start) + 1
-            yield from self.matches(line_of(block, start, end), how)
+            yield from self.portions(line_of(block, start, end), how)
             start = end
 
     def signals(self, seen: Seen, how: SourceFormat, look: Look | None = None) -> Iterator[Signal]:

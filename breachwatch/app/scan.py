@@ -8,11 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, tzinfo
-from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
-from breachwatch.app.blocks import PORTION, Found
+from breachwatch.app.blocks import Found
 from breachwatch.app.clock import SystemClock
 from breachwatch.app.pipeline import Pipeline, SourceFormat, by_rule
 from breachwatch.app.told import JsonObject, event_object, gap_object, rule_object
@@ -25,7 +24,7 @@ from breachwatch.incident.grouping import IncidentBook
 from breachwatch.model import Block, Gap, Incident, LogSource, Match, RawLine, RuleRef
 from breachwatch.watch.archive import read_pieces
 
-Told = Match | Incident | JsonObject
+Told = Sequence[Match] | Incident | JsonObject
 """What a scan tells: these two as they are, for there may be many; all else as `told.py` says it."""
 
 _ROTATED = re.compile(r"^(?P<base>.+?)(?:[.-](?P<n>\d{1,8}))?(?P<gz>\.(?:gz|xz|zst|bz2))?$")
@@ -131,13 +130,13 @@ class Scan:
             if options.count_only:
                 self._counts.update(pipeline.tally(seen, how))
             else:
-                yield from self._told(pipeline.matches(seen, how))
+                yield from self._told(pipeline.portions(seen, how))
             self._count(seen, pipeline.lines - before)
             self.pause()
         if options.count_only:
             self._counts += by_rule(pipeline.late_matches(everything=True))
         else:
-            yield from self._told(pipeline.late_matches(everything=True))
+            yield from self._told((found,) for found in pipeline.late_matches(everything=True))
         self.totals.events += pipeline.events
         self.totals.candidates += pipeline.candidates
 
@@ -152,19 +151,21 @@ class Scan:
                 self.totals.lines += 1
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
-    def _told(self, found: Iterable[Found]) -> Iterator[Told]:
-        add, with_events, by_rule = self._book.add, self.options.with_events, self.options.by_rule
-        rest = iter(found)
-        while told := list(islice(rest, PORTION)):
-            for event, matches in told:
-                self.totals.matches += len(matches)
-                if by_rule:
-                    self._counts.update(match.rule.id for match in matches)
-                for match in matches:
-                    add(match)
-                if with_events:
-                    yield {"kind": "event", **event_object(event)}
-                yield from matches
+    def _told(self, portions: Iterable[Sequence[Found]]) -> Iterator[Told]:
+        add = self._book.add
+        for portion in portions:
+            matches = [match for _, made in portion for match in made]
+            self.totals.matches += len(matches)
+            if self.options.by_rule:
+                self._counts.update(match.rule.id for match in matches)
+            for match in matches:
+                add(match)
+            if not self.options.with_events:
+                yield matches
+                continue
+            for event, made in portion:
+                yield {"kind": "event", **event_object(event)}
+                yield made
 
     def _counted(self) -> Iterator[JsonObject]:
         """Rules with matches that were only counted, those with most first."""

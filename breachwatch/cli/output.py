@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -45,29 +45,41 @@ class JsonLines:
         self._event_json = b""
         """The last event that matched, which may match again, and the end of its line."""
 
-    def add(self, item: Match | Incident | Mapping[str, object]) -> None:
-        """One object more."""
-        try:
-            if isinstance(item, Match):
-                self._lines += self._match(item) if item.window is None else (json_line(match_object(item)),)
-            elif isinstance(item, Incident):
-                self._lines.append(_encoder.encode(incident_line(item)) + b"\n")
-            else:
-                self._lines.append(json_line(item))
-        except UnicodeEncodeError:
-            self._lines.append(json_line(as_object(item)))
+    def add(self, item: Sequence[Match] | Incident | Mapping[str, object]) -> None:
+        """One object more, or several matches."""
+        if isinstance(item, Incident):
+            self._add_incident(item)
+        elif isinstance(item, Mapping):
+            self._lines.append(json_line(item))
+        else:
+            self._add_matches(item)
         if len(self._lines) >= BUFFERED:
             self.flush()
 
-    def _match(self, match: Match) -> tuple[bytes, ...]:
-        """What `match_object` says, of parts that were said before. Raises: UnicodeEncodeError."""
-        rule = self._rules.get(match.rule.id)
-        if rule is None:
-            rule = self._rules[match.rule.id] = b'",%b,"event":' % _encoder.encode(rule_object(match.rule))[1:-1]
-        if match.event is not self._event:
-            self._event_json = event_json(match.event) + b"}\n"
-            self._event = match.event
-        return b'{"kind":"match","id":"', match.id.encode("ascii"), rule, self._event_json
+    def _add_incident(self, incident: Incident) -> None:
+        try:
+            self._lines.append(_encoder.encode(incident_line(incident)) + b"\n")
+        except UnicodeEncodeError:
+            self._lines.append(json_line(incident_object(incident)))
+
+    def _add_matches(self, matches: Sequence[Match]) -> None:
+        """What `match_object` says of each, of parts that were said before."""
+        add, rules = self._lines.append, self._rules
+        for match in matches:
+            event, ref = match.event, match.rule
+            try:
+                if match.window is not None:
+                    add(json_line(match_object(match)))
+                    continue
+                rule = rules.get(ref.id)
+                if rule is None:
+                    rule = rules[ref.id] = b'",%b,"event":' % _encoder.encode(rule_object(ref))[1:-1]
+                if event is not self._event:
+                    self._event_json = event_json(event)
+                    self._event = event
+                add(b'{"kind":"match","id":"%b%b%b}\n' % (match.id.encode("ascii"), rule, self._event_json))
+            except UnicodeEncodeError:
+                add(json_line(match_object(match)))
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""
@@ -92,11 +104,11 @@ def event_json(event: Event) -> bytes:
     return b'{"@timestamp":%b,%b' % (_encoder.encode(in_utc(event.at_utc)), _encoder.encode(fields)[1:])
 
 
-def as_object(item: Match | Incident | Mapping[str, object]) -> Mapping[str, object]:
-    """What a scan tells, as an object."""
-    if isinstance(item, Match):
-        return match_object(item)
-    return incident_object(item) if isinstance(item, Incident) else item
+def as_objects(item: Sequence[Match] | Incident | Mapping[str, object]) -> Sequence[Mapping[str, object]]:
+    """What a scan tells, as objects."""
+    if isinstance(item, Incident):
+        return [incident_object(item)]
+    return [item] if isinstance(item, Mapping) else [match_object(match) for match in item]
 
 
 _encoder = msgspec.json.Encoder()

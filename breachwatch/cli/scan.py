@@ -14,7 +14,7 @@ import click
 from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.rule_cache import PlanFiles, default_cache
 from breachwatch.app.scan import Scan, ScanOptions, ScanTotals
-from breachwatch.cli.output import JsonLines, as_object, safe
+from breachwatch.cli.output import JsonLines, as_objects, safe
 from breachwatch.cli.ruleset import rules_for
 from breachwatch.errors import RuleError, UsageError
 from breachwatch.model import LogSource
@@ -85,7 +85,8 @@ def scan(
             if as_json:
                 lines.add(item)
             else:
-                _print_text(as_object(item))
+                for told in as_objects(item):
+                    _print_text(told)
     if stats:
         _print_stats(work.totals)
     return 1 if work.totals.matches else 0

@@ -12,7 +12,7 @@ from hashlib import blake2b
 
 from msgspec.structs import replace
 
-from breachwatch.model import Event, FieldValue, Incident, IncidentState, Match, RuleRef, Severity, Window
+from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity, Window
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -45,6 +45,14 @@ _NOT_JOINED = frozenset({IncidentState.CLOSED, IncidentState.DISMISSED})
 
 
 Keys = tuple[tuple[str, str], ...]
+
+Said = tuple[tuple[str, ...], float, FieldValue, FieldValue, FieldValue, FieldValue]
+"""What a rule groups by and within which time, and what an event says in ENTITY_FIELDS."""
+
+MAX_SAID = 4_096
+"""Of so many of these it is remembered what they joined."""
+
+_ENTITIES, _TEXTS = frozenset(ENTITY_FIELDS), frozenset((str, type(None)))
 
 
 def match_keys(match: Match) -> Keys:
@@ -169,13 +177,23 @@ class _Growing:
                 self._note_values(name, group[name])
 
     def absorb_rule(self, rule: RuleRef, count: int = 1) -> None:
-        """Take in so many matches of a rule, of whose keys, span and entities each is known."""
+        """Take in so many matches of a rule, all but what they say of time, keys and entities."""
         if rule.level is not self.severity and rule.level.rank > self.severity.rank:
             self.severity = Severity(rule.level)
             self.title = _title(rule)
         self.count += count
         if rule.id not in self.rules and len(self.rules) < MAX_RULES:
             self.rules[rule.id] = None
+
+    def takes(self, match: Match) -> bool:
+        """Take in a match that says nothing new but when; False where that was too far away."""
+        at, rule = match.event.at_utc, match.rule
+        if at > self.last or at < self.first:
+            if not _is_near(self.first, self.last, at, at, rule.within_s):
+                return False
+            self.first, self.last = min(at, self.first), max(at, self.last)
+        self.absorb_rule(rule)
+        return True
 
     def _note_values(self, name: str, value: FieldValue) -> None:
         known = self.entities.setdefault(name, {})
@@ -240,8 +258,8 @@ class IncidentBook:
         self._by_key: dict[tuple[str, str], list[_Growing]] = {}
         """Newest last."""
         self._seen: set[str] = set()
-        self._last: tuple[Event, RuleRef, _Growing] | None = None
-        """Event and rule of the match before, and what it joined, where another one of that event joins it too."""
+        self._by_said: dict[Said | None, _Growing] = {}
+        """What joined an incident to which all its keys lead, and to no other: the same joins it, if near enough."""
 
     def add(self, match: Match) -> bool:
         """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
@@ -254,13 +272,14 @@ class IncidentBook:
         return True
 
     def _put(self, match: Match) -> bool:
-        rule, is_window = match.rule, match.window is not None or len(match.group) > 0
-        if self._last is not None and not is_window:
-            event, before, growing = self._last
-            if event is match.event and before.group_by == rule.group_by and before.within_s == rule.within_s:
-                growing.absorb_rule(rule)
-                return True
-        keys = match_keys(match)
+        said = _said(match)
+        try:
+            known = self._by_said.get(said)
+        except TypeError:  # a list or an object
+            said = known = None
+        if known is not None and known.takes(match):
+            return True
+        rule, keys = match.rule, match_keys(match)
         if not keys:
             return self._put_alone(match)
         first, last = _span(match)
@@ -275,7 +294,10 @@ class IncidentBook:
             self._index(joined, keys)
         else:
             return False
-        self._last = None if is_window or rule.within_s < 0 else (match.event, rule, joined)
+        if said is not None and _is_all(said) and all(self._by_key.get(key) == [joined] for key in keys):
+            if len(self._by_said) >= MAX_SAID:
+                self._by_said.clear()
+            self._by_said[said] = joined
         return True
 
     def incidents(self) -> list[Incident]:
@@ -309,6 +331,21 @@ class IncidentBook:
                     self._by_key[key] = [growing]
             elif known[-1] is not growing and growing not in known[-MAX_CANDIDATES:] and key in growing.keys:
                 known.append(growing)
+                self._by_said.clear()  # the key leads to more than one now
+
+
+def _said(match: Match) -> Said | None:
+    """What a match says but for its rule and time; None where that is more."""
+    if match.window is not None or match.group:
+        return None
+    rule, get = match.rule, match.event.fields.get
+    return rule.group_by, rule.within_s, get("source.ip"), get("user.name"), get("host.name"), get("file.path")
+
+
+def _is_all(said: Said) -> bool:
+    """True if a match that says the same has the same keys and entities, and is as near to the same times."""
+    group_by, within_s, *values = said
+    return within_s >= 0 and _ENTITIES.issuperset(group_by) and _TEXTS.issuperset(map(type, values))
 
 
 def _is_older(growing: _Growing, other: _Growing) -> bool:

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from breachwatch.cli.output import JsonLines, as_object, json_line
+from breachwatch.cli.output import JsonLines, as_objects, json_line
 from breachwatch.model import Event, Incident, Level, LogSource, Match, RuleRef, Window
 from tests.cli.test_scan import LINES, RULES
 from tests.e2e.harness import COMMAND
@@ -103,14 +103,19 @@ _incidents = st.builds(
 )
 
 
-@given(st.lists(_matches | _incidents | st.fixed_dictionaries({"kind": st.just("gap"), "detail": _text}), max_size=6))
+@given(
+    st.lists(
+        st.lists(_matches, max_size=3) | _incidents | st.fixed_dictionaries({"kind": st.just("gap"), "detail": _text}),
+        max_size=6,
+    )
+)
 def test_what_is_put_together_says_what_the_objects_say(items):
     written = io.BytesIO()
     again = [item for item in items for _ in range(2)]  # an event may match twice in a row
     with JsonLines(written) as lines:
         for item in again:
             lines.add(item)
-    assert written.getvalue() == b"".join(json_line(as_object(item)) for item in again)
+    assert written.getvalue() == b"".join(json_line(told) for item in again for told in as_objects(item))
 
 
 def test_what_was_found_is_told_before_more_input_is_waited_for(tmp_path: Path):
