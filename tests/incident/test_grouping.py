@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
@@ -323,19 +324,41 @@ _usual_match = st.builds(
     a_match,
     st.integers(0, 99).map("n{}".format),
     after_s=st.sampled_from([0, 70, 1_100]),
-    fields=st.fixed_dictionaries({"source.ip": st.sampled_from("ab"), "user.name": st.sampled_from("xy")}),
-    group_by=st.sampled_from([("source.ip",), ("user.name",), ("source.ip", "user.name")]),
+    fields=st.fixed_dictionaries(
+        {"source.ip": st.sampled_from("aab"), "user.name": st.sampled_from(["x", "x", "y", 1, True, "1"])},
+        optional={name: st.sampled_from("pq") for name in ("other", "file.path", "host.name")},
+    ),
+    group_by=st.sampled_from([("source.ip",), ("user.name",), ("source.ip", "user.name"), ("other", "source.ip")]),
     level=st.sampled_from(list(Level)),
     rule=st.sampled_from(["r1", "r2", "r3"]),
     within_s=st.sampled_from([-1, 60, 3_600]),
     group=st.sampled_from([{}, {}, {"user.name": "z"}]),
     window_s=st.sampled_from([None, None, None, 2_000]),
 )
-_events = st.lists(st.lists(_usual_match, min_size=1, max_size=4), max_size=10)
+_events = st.lists(st.lists(_usual_match, min_size=1, max_size=4), max_size=12)
 
 
 @example([[a_match("m1", within_s=-1), a_match("m2", within_s=-1)]])
 @example([[a_match("m1", group={"source.ip": "a"}, window_s=5), a_match("m2", rule="r2")]])
+def _alike(*fields: Mapping[str, FieldValue], group_by: tuple[str, ...] = ("source.ip",)) -> list[list[Match]]:
+    return [
+        [a_match(f"m{number}", fields={"source.ip": "a", **more}, group_by=group_by)]
+        for number, more in enumerate(fields)
+    ]
+
+
+def _near(*after_s: float) -> list[list[Match]]:
+    return [[a_match(f"m{number}", after_s=after, within_s=60)] for number, after in enumerate(after_s)]
+
+
+@example([[a_match("m1")], [a_match("m2", window_s=600)], [a_match("m3", group={"source.ip": "b"})]])
+@example(_near(1_000, 930, 965))
+@example(_near(930, 1_000, 965))
+@example(_alike({"user.name": True}, {"user.name": 1}))
+@example(_alike({}, {"file.path": "/etc/passwd"}))
+@example(_alike({}, {"host.name": "web"}))
+@example(_alike({"other": "p"}, {"other": "q"}, group_by=("other", "source.ip")))
+@settings(max_examples=300)
 @given(_events | st.lists(_any_match, max_size=40).map(lambda matches: [[match] for match in matches]))
 def test_a_book_finds_what_the_functions_of_the_hub_find(events):
     matches = [replace(match, event=of_event[0].event) for of_event in events for match in of_event]
