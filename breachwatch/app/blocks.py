@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.hits import Tally
@@ -19,6 +20,7 @@ from breachwatch.model import Block, Event, LogSource, Match
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import ParseContext, Parser
 from breachwatch.parse.auto import AutoParser
+from breachwatch.parse.context import AheadReader
 from breachwatch.parse.jsonlines import source_in
 from breachwatch.parse.memory import Saved
 from breachwatch.parse.rawform import FORMS, SETTLED
@@ -143,15 +145,20 @@ class BlockReader:
     def _parsed(self, found: Sequence[Candidate], lines: Lines) -> Iterator[list[tuple[Candidate, Event]]]:
         """The events of the candidates; at the end the parser is left as if it had read every line."""
         block, parser, context, logsource = lines.block, lines.parser, lines.context, lines.logsource
-        parse = parser.parse
+        parse, ahead = parser.parse, parser if isinstance(parser, AheadReader) else None
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and lines.form.is_closed)
         for first in range(0, len(found), PORTION):
             parsed: list[tuple[Candidate, Event]] = []
-            for candidate in found[first : first + PORTION]:
-                start, end = candidate.start, candidate.end
+            portion = found[first : first + PORTION]
+            read = repeat(None) if ahead is None else ahead.read_ahead(block, portion, context)
+            for candidate, one in zip(portion, read, strict=False):
+                start, end, *_ = candidate
                 if start > skip.at:
                     skip.until(start)
                 skip.at = end
+                if ahead is not None and one is not None:
+                    parsed.append((candidate, ahead.event_of(one, block, start, context)))
+                    continue
                 for event in parse(line_of(block, start, end), context):
                     parsed.append((candidate, event))  # noqa: PERF401  # a comprehension for one event takes longer
             if logsource is not None:

@@ -43,12 +43,19 @@ class Hits(Protocol):
         ...
 
     def lines(
-        self, data: bytes, weights: array[int], known: dict[Hit, Entry], tally: Tally | None = None, /
-    ) -> tuple[list[Line], int, int]:
+        self,
+        data: bytes,
+        weights: array[int],
+        known: dict[Hit, Entry],
+        tally: Tally | None = None,
+        judged: type[tuple[Any, ...]] | None = None,
+        /,
+    ) -> tuple[list[Any], int, int]:
         """The lines of the block that hold hits, in order, and the sum of the weights of all hits; forgets the hits.
 
         `data` holds whole lines. `weights`: by number of the pattern. `known`: may dismiss lines; how many were, comes
-        last. `tally`: lines whose rules are known may be counted there instead of being given.
+        last. `tally`: lines whose rules are known may be counted there instead of being given. `judged`: these may be
+        given as (start, end, rules, True, None) of this type; all others are a `Line`.
 
         Raises: ValueError, for a hit outside of the block or without a weight; MemoryError.
         """
@@ -76,6 +83,7 @@ class PlainHits:
         weights: array[int],
         known: dict[Hit, Entry],
         tally: Tally | None = None,  # noqa: ARG002  # nothing is remembered where nothing is compiled
+        judged: type[tuple[Any, ...]] | None = None,  # noqa: ARG002
         /,
     ) -> tuple[list[Line], int, int]:
         """The lines of the block that hold hits; see `Hits`. No line is dismissed or counted here."""

@@ -166,12 +166,19 @@ class Plan:
         count, flags = survey(data)
         self._scan(data, flags)
         can_tally = looked_at is None and not self.open
-        lines, work, dismissed = self._found.lines(data, self._weights, self._sets, tally if can_tally else None)
+        judged = Candidate if looked_at is None and not self.open else None
+        lines, work, dismissed = self._found.lines(
+            data, self._weights, self._sets, tally if can_tally else None, judged
+        )
         self.work += work
         self.scanned_bytes += len(data)
         found: list[Candidate] = []
         known, entry_of = self._sets.get, self._entry
-        for start, end, hit, entry in self._with_others(data, lines) if self.open else lines:
+        for line in self._with_others(data, lines) if self.open else lines:
+            if type(line) is Candidate:
+                found.append(line)
+                continue
+            start, end, hit, entry = line
             rules, narrow = entry or entry_of(hit)
             if type(narrow) is _Unasked:  # an earlier line of this block may have had it asked since
                 rules, narrow = known(hit) or (rules, narrow)

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "4ccc6bb643d1457f4bb5f195e59887fee36da71a7000ba6e26a03693ad309c6d"
+SOURCE = "37c8ad2470d56019f3d058e0f3f51ceecec8c41482a5ecf5a1e621b38ac6a8d7"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

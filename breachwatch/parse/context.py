@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from breachwatch.model import Event, RawLine
+from breachwatch.model import Block, Event, FieldValue, RawLine
 from breachwatch.parse.memory import Memory
 
 
@@ -40,11 +40,32 @@ class Parser(Protocol):
     def parse(self, line: RawLine, context: ParseContext) -> Sequence[Event]: ...
 
 
+Place = tuple[int, int, *tuple[Any, ...]]
+"""Where a line begins in a block and where the next one does, and whatever else."""
+
+
 class Reader(Parser, Protocol):
     """A parser that can also say "not mine", so that `auto` may ask the next one."""
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The events of the decoded line, or None where it has another shape."""
+        ...
+
+
+Ahead = tuple[dict[str, FieldValue], str, str]
+"""Fields, text and name of the event of a line, as far as the line alone says."""
+
+
+@runtime_checkable
+class AheadReader(Parser, Protocol):
+    """A parser that can read lines of a block before it is their turn, many of them at once."""
+
+    def read_ahead(self, block: Block, places: Sequence[Place], context: ParseContext) -> Sequence[Ahead | None]:
+        """What is read of the lines at these places; None: no more than `parse` would read."""
+        ...
+
+    def event_of(self, ahead: Ahead, block: Block, start: int, context: ParseContext) -> Event:
+        """The event of a line that was read ahead, as `parse` would give it now."""
         ...
 
 

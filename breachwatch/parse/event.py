@@ -23,14 +23,15 @@ JOURNAL_SOURCE = "journal"
 
 
 @lru_cache(maxsize=1024)
-def _seed(host: str, generation: str) -> blake2b:
+def digest_of(host: str, generation: str) -> blake2b:
+    """What the names of all events of a file begin with, hashed; to be copied."""
     start = f"{len(host)}:{host}{len(generation)}:{generation}"
     return blake2b(start.encode("utf-8", "surrogatepass"), digest_size=EVENT_ID_BYTES)
 
 
 def event_id(line: RawLine, host: str, ordinal: int = 0) -> str:
     """Hex name of one event, from content alone: reading the same bytes of the same file again gives the same one."""
-    digest = _seed(host, line.generation).copy()
+    digest = digest_of(host, line.generation).copy()
     if line.cursor:
         digest.update(b"%d:%d:%b\0" % (line.offset, ordinal, line.cursor.encode("utf-8", "surrogatepass")))
     else:

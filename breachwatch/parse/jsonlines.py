@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from breachwatch.model import Event, FieldValue, LogSource, RawLine
-from breachwatch.parse.context import ParseContext
-from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, event_id, unparsable, visible_text
+from breachwatch.model import Block, Event, FieldValue, LogSource, RawLine
+from breachwatch.model.passes import native
+from breachwatch.parse.context import Ahead, ParseContext, Place
+from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, digest_of, event_id, unparsable, visible_text
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import iso
 
@@ -46,6 +47,9 @@ DATASETS: Mapping[str, LogSource] = {
 LOGSOURCE_FIELDS = ("product", "category", "service")
 """Fields by which a record without `event.dataset` names its log source. Source: Sigma specification, log sources."""
 
+_WHOSE = frozenset((*TIME_FIELDS, "host", "host.name", "event", "event.dataset"))
+"""Records without any of these say nothing of time, host and dataset."""
+
 MAX_NAME = 128
 """A longer name of a log source is none."""
 
@@ -71,6 +75,32 @@ class JsonParser:
             return (unparsable(text, line, context, reason=record, at_utc=at_utc, logsource=source),)
         return (self._event(record, text, line, context),)
 
+    def read_ahead(self, block: Block, places: Sequence[Place], context: ParseContext) -> Sequence[Ahead | None]:
+        """Records, texts and names of events; None of a line that takes more to read, or for want of compiled code."""
+        if native is None or block.source == JOURNAL_SOURCE:
+            return [None] * len(places)
+        seed = digest_of(context.host, block.generation)
+        ahead: Sequence[Ahead | None] = native.json_lines(block.data, list(places), block.offset, _decoder.decode, seed)
+        return ahead
+
+    def event_of(self, ahead: Ahead, block: Block, start: int, context: ParseContext) -> Event:
+        """The event of a line that was read ahead, as `parse` would give it now."""
+        record, text, name = ahead
+        if _WHOSE.isdisjoint(record):
+            at_utc = self.memory.at_utc or context.reference_utc
+            logsource = _named(*map(record.get, LOGSOURCE_FIELDS))
+            record["log.file.path"] = block.source
+            record["log.offset"] = block.offset + start
+            record["host.name"] = context.host
+        else:
+            at_utc = record_time(record, context) or self.memory.at_utc or context.reference_utc
+            record["log.file.path"] = block.source
+            record["log.offset"] = block.offset + start
+            _name_host(record, context)
+            logsource = logsource_of(record)
+        self.memory.note(at_utc)
+        return Event(id=name, at_utc=at_utc, logsource=logsource, fields=record, raw=text)
+
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The event of the line, or None where it is no JSON object."""
         record = decoded_record(line.data)
@@ -85,14 +115,19 @@ class JsonParser:
         elif line.source != JOURNAL_SOURCE:
             fields["log.file.path"] = line.source
             fields["log.offset"] = line.offset
-        host = record.get("host")
-        if not isinstance(host, str):
-            nested = host.get("name") if isinstance(host, dict) else None
-            if record.get("host.name", nested) is None:
-                fields["host.name"] = context.host
+        _name_host(record, context)
         return Event(
             id=event_id(line, context.host), at_utc=at_utc, logsource=logsource_of(record), fields=fields, raw=text
         )
+
+
+def _name_host(record: Fields, context: ParseContext) -> None:
+    """Say whose record it is where it does not."""
+    host = record.get("host")
+    if not isinstance(host, str):
+        nested = host.get("name") if isinstance(host, dict) else None
+        if record.get("host.name", nested) is None:
+            record["host.name"] = context.host
 
 
 def decoded_record(data: bytes) -> Fields | str:

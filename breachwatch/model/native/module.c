@@ -27,6 +27,7 @@ static PyMethodDef functions[] = {
     {"access_parts", (PyCFunction)(void (*)(void))access_parts, METH_FASTCALL, "Parts of an access line, by a mask."},
     {"record_texts", (PyCFunction)(void (*)(void))record_texts, METH_FASTCALL, "What keywords search in a record."},
     {"plain_texts", (PyCFunction)(void (*)(void))plain_texts, METH_FASTCALL, "The same of a plain record's line, folded."},
+    {"json_lines", (PyCFunction)(void (*)(void))json_lines, METH_FASTCALL, "Records, texts and digests of some lines."},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,5 +1,5 @@
 /* Passes over raw bytes at memory speed, and what is done for every line that may match: what passes.py, detect/hits.py,
-   detect/guard.py, detect/predicate.py and parse/web.py do in Python, for where a compiler was at hand.
+   detect/guard.py, detect/predicate.py, parse/jsonlines.py and parse/web.py do in Python, for where a compiler was at hand.
 
    Every function gives what its twin in Python gives; tests compare the two on any bytes. All input is hostile: no offset
    that a caller names is used before it was held against the size of the block. Whoever calls holds the lock of the
@@ -39,6 +39,9 @@ PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
 
 /* texts.c */
 PyObject *record_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
+
+/* records.c */
+PyObject *json_lines(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* plain.c */
 extern PyTypeObject *keywords_type;
