@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from types import TracebackType
 from typing import BinaryIO, Self
 
@@ -11,10 +12,12 @@ import click
 import msgspec
 
 from breachwatch.app.told import event_object, in_utc, incident_line, incident_object, match_object, rule_object
-from breachwatch.model import Event, Incident, Match
+from breachwatch.model import Event, Incident, Match, RuleRef
 
-BUFFERED = 4_000
-"""Lines, or parts of them, that wait at most: about half a megabyte."""
+MAX_WAITING_BYTES = 1 << 18
+"""So much is written at once, or little more."""
+
+COMMA = ord(",")
 
 
 def print_json(item: Mapping[str, object]) -> None:
@@ -38,54 +41,76 @@ class JsonLines:
     def __init__(self, stream: BinaryIO | None = None) -> None:
         """`stream`: instead of standard output."""
         self._stream = stream
-        self._lines: list[bytes] = []
+        self._waiting = bytearray()
         self._rules: dict[str, bytes] = {}
         """What all matches of a rule say between their own id and their event, by its id."""
-        self._event: Event | None = None
-        self._event_json = b""
-        """The last event that matched, which may match again, and the end of its line."""
+        self._time: tuple[datetime, bytes] | None = None
+        """The time of the last event, and how its object begins."""
 
     def add(self, item: Sequence[Match] | Incident | Mapping[str, object]) -> None:
         """One object more, or several matches."""
         if isinstance(item, Incident):
             self._add_incident(item)
         elif isinstance(item, Mapping):
-            self._lines.append(json_line(item))
+            self._waiting += json_line(item)
         else:
             self._add_matches(item)
-        if len(self._lines) >= BUFFERED:
+        if len(self._waiting) >= MAX_WAITING_BYTES:
             self.flush()
 
     def _add_incident(self, incident: Incident) -> None:
         try:
-            self._lines.append(_encoder.encode(incident_line(incident)) + b"\n")
+            self._waiting += _encoder.encode(incident_line(incident)) + b"\n"
         except UnicodeEncodeError:
-            self._lines.append(json_line(incident_object(incident)))
+            self._waiting += json_line(incident_object(incident))
 
     def _add_matches(self, matches: Sequence[Match]) -> None:
         """What `match_object` says of each, of parts that were said before."""
-        add, rules = self._lines.append, self._rules
+        waiting, rules = self._waiting, self._rules
+        last: Event | None = None
+        start = end = 0
         for match in matches:
-            event, ref = match.event, match.rule
+            event, line = match.event, len(waiting)
             try:
                 if match.window is not None:
-                    add(json_line(match_object(match)))
+                    waiting += json_line(match_object(match))
                     continue
-                rule = rules.get(ref.id)
-                if rule is None:
-                    rule = rules[ref.id] = b'",%b,"event":' % _encoder.encode(rule_object(ref))[1:-1]
-                if event is not self._event:
-                    self._event_json = event_json(event)
-                    self._event = event
-                add(b'{"kind":"match","id":"%b%b%b}\n' % (match.id.encode("ascii"), rule, self._event_json))
+                waiting += b'{"kind":"match","id":"'
+                waiting += match.id.encode("ascii")
+                waiting += rules.get(match.rule.id) or self._of_rule(match.rule)
+                if event is last:
+                    waiting += waiting[start:end]
+                    continue
+                start = len(waiting)
+                self._add_event(event)
+                waiting += b"}\n"
+                last, end = event, len(waiting)
             except UnicodeEncodeError:
-                add(json_line(match_object(match)))
+                del waiting[line:]
+                waiting += json_line(match_object(match))
+
+    def _of_rule(self, rule: RuleRef) -> bytes:
+        said = self._rules[rule.id] = b'",%b,"event":' % _encoder.encode(rule_object(rule))[1:-1]
+        return said
+
+    def _add_event(self, event: Event) -> None:
+        """What `event_object` says. Raises: UnicodeEncodeError."""
+        fields, waiting = event.fields, self._waiting
+        if not fields or "@timestamp" in fields:
+            waiting += _encoder.encode(event_object(event))
+            return
+        if self._time is None or self._time[0] is not event.at_utc:
+            self._time = event.at_utc, b'{"@timestamp":' + _encoder.encode(in_utc(event.at_utc))
+        waiting += self._time[1]
+        place = len(waiting)
+        _encoder.encode_into(fields, waiting, -1)
+        waiting[place] = COMMA  # where the object of the fields begins
 
     def flush(self) -> None:
         """Write what waits. Raises: BrokenPipeError."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            click.echo(b"".join(lines), self._stream, nl=False)
+        if self._waiting:
+            waiting, self._waiting = self._waiting, bytearray()
+            click.echo(waiting, self._stream, nl=False)
 
     def __enter__(self) -> Self:
         return self
@@ -94,14 +119,6 @@ class JsonLines:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.flush()
-
-
-def event_json(event: Event) -> bytes:
-    """What `event_object` says. Raises: UnicodeEncodeError."""
-    fields = event.fields
-    if not fields or "@timestamp" in fields:
-        return _encoder.encode(event_object(event))
-    return b'{"@timestamp":%b,%b' % (_encoder.encode(in_utc(event.at_utc)), _encoder.encode(fields)[1:])
 
 
 def as_objects(item: Sequence[Match] | Incident | Mapping[str, object]) -> Sequence[Mapping[str, object]]:
