@@ -82,8 +82,8 @@ class BlockReader:
         is_json, feed = lines.form.escapes_json, self.detector.feed
         for parsed in self._parsed(found, lines):
             self.events += len(parsed)
-            verdicts = [
-                None if candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
+            verdicts: list[Sequence[int] | None] = [
+                None if sampled and candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
                 for candidate, event in parsed
             ]
             for candidate, event in parsed if sampled else ():
@@ -152,7 +152,7 @@ class BlockReader:
             portion = found[first : first + PORTION]
             read = repeat(None) if ahead is None else ahead.read_ahead(block, portion, context)
             for candidate, one in zip(portion, read, strict=False):
-                start, end, *_ = candidate
+                start, end = candidate.start, candidate.end
                 if start > skip.at:
                     skip.until(start)
                 skip.at = end

@@ -11,6 +11,7 @@ import stat
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
 from hashlib import sha256
 from importlib.util import find_spec
@@ -65,7 +66,7 @@ def load_cached(
     if found is None:
         from breachwatch.detect.load import load_rules
 
-        found = load_rules(texts, placeholders)
+        found = replace(load_rules(texts, placeholders), key=key)
         with suppress(TypeError, ValueError, OverflowError):  # what cannot be stored is parsed each time
             _keep(file, stored(found, key))
     return found

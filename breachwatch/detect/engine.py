@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from hashlib import blake2b
 
 import msgspec
@@ -12,7 +11,11 @@ from breachwatch.detect.correlate import Correlator, Firing, _Saved
 from breachwatch.detect.reference import holds
 from breachwatch.detect.rule import Rule, applies
 from breachwatch.detect.ruleset import RuleSet
-from breachwatch.model import Event, LogSource, Match
+from breachwatch.model import Event, LogSource, Match, RuleRef
+
+_Telling = tuple[str, RuleRef, bool, bool]
+"""What the ids of a rule's matches begin with, what travels with these, whether there are any, and whether correlations
+read it."""
 
 _snapshot_decoder = msgspec.msgpack.Decoder(dict[str, _Saved])
 
@@ -30,6 +33,7 @@ class Detector:
             for name in correlator.definition.rules:
                 self._readers.setdefault(name, []).append(correlator)
         self._meant: dict[tuple[tuple[int, ...], LogSource], tuple[int, ...]] = {}
+        self._telling: dict[int, _Telling] = {}
         self._dropped = 0
         self._changed = True
         self._snapshot = b""
@@ -54,19 +58,24 @@ class Detector:
         `satisfied`: positions (ascending) of the rules for its log source (`meant`) whose conditions hold, where these
         are known; else all are judged here.
         """
-        rules, readers = self.rules.rules, self._readers
         if satisfied is None:
+            rules = self.rules.rules
             satisfied = [index for index in self.positions(event.logsource) if holds(rules[index].condition, event)]
         found: list[Match] = []
-        event_ids = (event.id,)
+        telling, name = self._telling, event.id
+        event_ids = (name,)
         for index in satisfied:
-            rule = rules[index]
-            ref = rule.ref
-            if rule.emits:
-                found.append(Match(id=_mark(ref.id) + event.id, rule=ref, event=event, group={}, event_ids=event_ids))
-            if ref.id in readers:
-                self._correlate(ref.id, event, found)
+            mark, rule, emits, is_read = telling.get(index) or self._told_of(index)
+            if emits:
+                found.append(Match(id=mark + name, rule=rule, event=event, event_ids=event_ids))
+            if is_read:
+                self._correlate(rule.id, event, found)
         return found
+
+    def _told_of(self, index: int) -> _Telling:
+        rule = self.rules.rules[index]
+        telling = self._telling[index] = _mark(rule.ref.id), rule.ref, rule.emits, rule.ref.id in self._readers
+        return telling
 
     def matching(self, event: Event, *, judged: Sequence[int] | None = None) -> set[str]:
         """Ids of all the rules that the event satisfies, as `feed` would find them, with nothing remembered."""
@@ -141,7 +150,6 @@ class Detector:
         self._changed = True
 
 
-@lru_cache(maxsize=4096)
 def _mark(rule_id: str) -> str:
     """What the id of a rule's match begins with; the id of the event follows."""
     return blake2b(rule_id.encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from breachwatch.detect.rule import Correlation, Rule
 from breachwatch.errors import RuleError
@@ -25,3 +25,5 @@ class RuleSet:
     """Referenced ones before those that read them."""
     refused: tuple[RuleError, ...] = ()
     fingerprint: str = ""
+    key: str = field(default="", compare=False)
+    """Sets with the same one hold the same rules; empty: nobody says so."""

@@ -243,8 +243,8 @@ class Selector:
 
     @cached_property
     def _content(self) -> str:
-        """Hash of the rules."""
-        return sha256(msgspec.msgpack.encode(self._rules.rules)).hexdigest()
+        """The same only for the same rules."""
+        return self._rules.key or sha256(msgspec.msgpack.encode(self._rules.rules)).hexdigest()
 
     def _backend(self, *, is_slow: bool) -> str:
         return self._fast_made if is_slow else self._library

@@ -44,7 +44,9 @@ def restored(data: bytes, key: str) -> RuleSet | None:
     if found.key != key:
         return None
     refused = tuple(RuleError(item.message, source=item.source, hint=item.hint) for item in found.refused)
-    return RuleSet(rules=found.rules, correlations=found.correlations, refused=refused, fingerprint=found.fingerprint)
+    return RuleSet(
+        rules=found.rules, correlations=found.correlations, refused=refused, fingerprint=found.fingerprint, key=key
+    )
 
 
 class StoredPlan(msgspec.Struct, frozen=True):

@@ -88,7 +88,7 @@ class JsonParser:
         record, text, name = ahead
         if _WHOSE.isdisjoint(record):
             at_utc = self.memory.at_utc or context.reference_utc
-            logsource = _named(*map(record.get, LOGSOURCE_FIELDS))
+            logsource = _named(record.get("product"), record.get("category"), record.get("service"))
             record["log.file.path"] = block.source
             record["log.offset"] = block.offset + start
             record["host.name"] = context.host
