@@ -79,13 +79,15 @@ class BlockReader:
         self.lines += count
         self.candidates += len(found)
         self.events += count - len(found)
-        is_json, feed = lines.form.escapes_json, self.detector.feed
+        is_json, meant, feed = lines.form.escapes_json, self.detector.meant, self.detector.feed
         for parsed in self._parsed(found, lines):
             self.events += len(parsed)
             verdicts: list[Sequence[int] | None] = [
-                None if sampled and candidate.start in sampled else self._judged(candidate, event, is_json=is_json)
+                None if sampled and candidate.start in sampled
+                else meant(candidate.rules, event.logsource) if candidate.is_judged and candidate.rules is not None
+                else self._judged(candidate, event, is_json=is_json)
                 for candidate, event in parsed
-            ]
+            ]  # fmt: skip
             for candidate, event in parsed if sampled else ():
                 if candidate.start in sampled:
                     self._compare(event, sampled[candidate.start], is_json=is_json)
@@ -145,19 +147,21 @@ class BlockReader:
     def _parsed(self, found: Sequence[Candidate], lines: Lines) -> Iterator[list[tuple[Candidate, Event]]]:
         """The events of the candidates; at the end the parser is left as if it had read every line."""
         block, parser, context, logsource = lines.block, lines.parser, lines.context, lines.logsource
-        parse, ahead = parser.parse, parser if isinstance(parser, AheadReader) else None
+        parse = parser.parse
+        ahead = parser.ahead(block, context) if isinstance(parser, AheadReader) else None
         skip = _Skipper(parser, block, context, all_matter=context.year is not None and lines.form.is_closed)
         for first in range(0, len(found), PORTION):
             parsed: list[tuple[Candidate, Event]] = []
+            event_of = None if ahead is None else ahead.event_of
             portion = found[first : first + PORTION]
-            read = repeat(None) if ahead is None else ahead.read_ahead(block, portion, context)
+            read = repeat(None) if ahead is None else ahead.read(portion)
             for candidate, one in zip(portion, read, strict=False):
                 start, end = candidate.start, candidate.end
                 if start > skip.at:
                     skip.until(start)
                 skip.at = end
-                if ahead is not None and one is not None:
-                    parsed.append((candidate, ahead.event_of(one, block, start, context)))
+                if one is not None and event_of is not None:
+                    parsed.append((candidate, event_of(one)))
                     continue
                 for event in parse(line_of(block, start, end), context):
                     parsed.append((candidate, event))  # noqa: PERF401  # a comprehension for one event takes longer

@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "37c8ad2470d56019f3d058e0f3f51ceecec8c41482a5ecf5a1e621b38ac6a8d7"
+SOURCE = "b9ca20888e042169149bb6b1c1f81ac5eb92c85e3860e6138999e9b35eb5dbd8"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from breachwatch.model import Block, Event, LogSource, RawLine
 from breachwatch.parse.auditd import AuditdParser
-from breachwatch.parse.context import Ahead, ParseContext, Place, Reader
+from breachwatch.parse.context import Ahead, ParseContext, Reader
 from breachwatch.parse.event import unparsable, visible_text
 from breachwatch.parse.journal import JournalParser
 from breachwatch.parse.jsonlines import REALTIME, JsonParser
@@ -100,17 +100,14 @@ class AutoParser:
         at_utc = self.memory.pass_over()
         return (unparsable(text, line, context, reason=reason, at_utc=at_utc, logsource=LogSource()),)
 
-    def read_ahead(self, block: Block, places: Sequence[Place], context: ParseContext) -> Sequence[Ahead | None]:
-        """Of lines of JSON that are no records of the journal."""
-        if not isinstance(self._current, JsonParser):
-            return [None] * len(places)
-        found = self._current.read_ahead(block, places, context)
-        return [None if one is None or REALTIME in one[1] else one for one in found]
-
-    def event_of(self, ahead: Ahead, block: Block, start: int, context: ParseContext) -> Event:
-        """The event of a line that was read ahead, as `parse` would give it now."""
-        assert isinstance(self._current, JsonParser)
-        return self._current.event_of(ahead, block, start, context)
+    def ahead(self, block: Block, context: ParseContext) -> Ahead | None:
+        """How lines of JSON are read before it is their turn, but for records of the journal."""
+        ahead = self._current.ahead(block, context) if isinstance(self._current, JsonParser) else None
+        if ahead is None:
+            return None
+        return ahead._replace(
+            read=lambda places: [None if one is None or REALTIME in one[1] else one for one in ahead.read(places)]
+        )
 
     @property
     def is_holding(self) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from breachwatch.model import Block, Event, FieldValue, RawLine
 from breachwatch.parse.memory import Memory
@@ -52,20 +52,25 @@ class Reader(Parser, Protocol):
         ...
 
 
-Ahead = tuple[dict[str, FieldValue], str, str]
-"""Fields, text and name of the event of a line, as far as the line alone says."""
+Read = tuple[dict[str, FieldValue], str, str]
+"""Fields, text and name of the event of a line, as far as the line and its place alone say."""
+
+
+class Ahead(NamedTuple):
+    """How lines of a block are read before it is their turn, many at once."""
+
+    read: Callable[[Sequence[Place]], Sequence[Read | None]]
+    """What there is at some places; None: no more than `parse` would read."""
+    event_of: Callable[[Read], Event]
+    """The event of a line, when it is its turn, as `parse` would give it then."""
 
 
 @runtime_checkable
-class AheadReader(Parser, Protocol):
-    """A parser that can read lines of a block before it is their turn, many of them at once."""
+class AheadReader(Protocol):
+    """A parser that can read so."""
 
-    def read_ahead(self, block: Block, places: Sequence[Place], context: ParseContext) -> Sequence[Ahead | None]:
-        """What is read of the lines at these places; None: no more than `parse` would read."""
-        ...
-
-    def event_of(self, ahead: Ahead, block: Block, start: int, context: ParseContext) -> Event:
-        """The event of a line that was read ahead, as `parse` would give it now."""
+    def ahead(self, block: Block, context: ParseContext) -> Ahead | None:
+        """How; None: these lines cannot be."""
         ...
 
 

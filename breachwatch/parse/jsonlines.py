@@ -10,7 +10,7 @@ import msgspec
 
 from breachwatch.model import Block, Event, FieldValue, LogSource, RawLine
 from breachwatch.model.passes import native
-from breachwatch.parse.context import Ahead, ParseContext, Place
+from breachwatch.parse.context import Ahead, ParseContext, Place, Read
 from breachwatch.parse.event import JOURNAL_SOURCE, MAX_LINE_BYTES, digest_of, event_id, unparsable, visible_text
 from breachwatch.parse.memory import Memory
 from breachwatch.parse.timestamp import iso
@@ -75,31 +75,32 @@ class JsonParser:
             return (unparsable(text, line, context, reason=record, at_utc=at_utc, logsource=source),)
         return (self._event(record, text, line, context),)
 
-    def read_ahead(self, block: Block, places: Sequence[Place], context: ParseContext) -> Sequence[Ahead | None]:
-        """Records, texts and names of events; None of a line that takes more to read, or for want of compiled code."""
+    def ahead(self, block: Block, context: ParseContext) -> Ahead | None:
+        """How lines are read before it is their turn; None for want of compiled code."""
         if native is None or block.source == JOURNAL_SOURCE:
-            return [None] * len(places)
-        seed = digest_of(context.host, block.generation)
-        ahead: Sequence[Ahead | None] = native.json_lines(block.data, list(places), block.offset, _decoder.decode, seed)
-        return ahead
+            return None
+        memory, host, reference_utc = self.memory, context.host, context.reference_utc
+        seed, is_silent = digest_of(host, block.generation), _WHOSE.isdisjoint
 
-    def event_of(self, ahead: Ahead, block: Block, start: int, context: ParseContext) -> Event:
-        """The event of a line that was read ahead, as `parse` would give it now."""
-        record, text, name = ahead
-        if _WHOSE.isdisjoint(record):
-            at_utc = self.memory.at_utc or context.reference_utc
-            logsource = _named(record.get("product"), record.get("category"), record.get("service"))
-            record["log.file.path"] = block.source
-            record["log.offset"] = block.offset + start
-            record["host.name"] = context.host
-        else:
-            at_utc = record_time(record, context) or self.memory.at_utc or context.reference_utc
-            record["log.file.path"] = block.source
-            record["log.offset"] = block.offset + start
-            _name_host(record, context)
-            logsource = logsource_of(record)
-        self.memory.note(at_utc)
-        return Event(id=name, at_utc=at_utc, logsource=logsource, fields=record, raw=text)
+        def read(places: Sequence[Place]) -> Sequence[Read | None]:
+            found: Sequence[Read | None]
+            found = native.json_lines(block.data, list(places), block.source, block.offset, _decoder.decode, seed)
+            return found
+
+        def event_of(read: Read) -> Event:
+            record, text, name = read
+            if is_silent(record):
+                at_utc = memory.at_utc or reference_utc
+                logsource = _named(record.get("product"), record.get("category"), record.get("service"))
+                record["host.name"] = host
+            else:
+                at_utc = record_time(record, context) or memory.at_utc or reference_utc
+                logsource = logsource_of(record)
+                _name_host(record, context)
+            memory.note(at_utc)
+            return Event(id=name, at_utc=at_utc, logsource=logsource, fields=record, raw=text)
+
+        return Ahead(read, event_of)
 
     def read(self, text: str, line: RawLine, context: ParseContext) -> Sequence[Event] | None:
         """The event of the line, or None where it is no JSON object."""

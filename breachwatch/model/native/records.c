@@ -11,13 +11,13 @@ static size_t brackets(const uint8_t *at, size_t size) {
     return count;
 }
 
-/* A hash object, and its methods, which are looked up once for many lines. */
+/* How lines are read: the file's path, what decodes them, a hash object, and its methods, which are looked up once. */
 typedef struct {
-    PyObject *seed, *copy, *update, *hexdigest;
-} Digest;
+    PyObject *path, *decode, *seed, *copy, *update, *hexdigest;
+} Reading;
 
 /* The hex digest of an offset and a line, after what was hashed before: a new reference. */
-static PyObject *name_of(const Digest *of, long long offset, const uint8_t *line, size_t size) {
+static PyObject *name_of(const Reading *how, long long offset, const uint8_t *line, size_t size) {
     char head[MOST_DIGITS];
     int length = snprintf(head, sizeof head, "%lld:0:", offset) + 1; /* and a NUL */
     PyObject *hashed = PyBytes_FromStringAndSize(NULL, length + (Py_ssize_t)size), *digest, *done = NULL, *name = NULL;
@@ -25,9 +25,9 @@ static PyObject *name_of(const Digest *of, long long offset, const uint8_t *line
     char *to = PyBytes_AsString(hashed);
     memcpy(to, head, (size_t)length);
     memcpy(to + length, line, size);
-    if ((digest = PyObject_CallFunctionObjArgs(of->copy, of->seed, NULL)) != NULL)
-        done = PyObject_CallFunctionObjArgs(of->update, digest, hashed, NULL);
-    if (done != NULL) name = PyObject_CallFunctionObjArgs(of->hexdigest, digest, NULL);
+    if ((digest = PyObject_CallFunctionObjArgs(how->copy, how->seed, NULL)) != NULL)
+        done = PyObject_CallFunctionObjArgs(how->update, digest, hashed, NULL);
+    if (done != NULL) name = PyObject_CallFunctionObjArgs(how->hexdigest, digest, NULL);
     Py_XDECREF(done);
     Py_XDECREF(digest);
     Py_DECREF(hashed);
@@ -45,16 +45,28 @@ static PyObject *record_of(PyObject *decode, const uint8_t *line, size_t size) {
     return record;
 }
 
+/* Says in a record where it stands. */
+static int place_record(PyObject *record, PyObject *path, long long offset) {
+    static PyObject *path_key, *offset_key;
+    if (path_key == NULL) path_key = PyUnicode_InternFromString("log.file.path");
+    if (offset_key == NULL) offset_key = PyUnicode_InternFromString("log.offset");
+    PyObject *number = PyLong_FromLongLong(offset);
+    int failed = path_key == NULL || offset_key == NULL || number == NULL || PyDict_SetItem(record, path_key, path) < 0 ||
+                 PyDict_SetItem(record, offset_key, number) < 0;
+    Py_XDECREF(number);
+    return failed ? -1 : 0;
+}
+
 /* (record, text, name) of a line without its line feed: a new reference; None: it takes more to read it. */
-static PyObject *read_line(PyObject *decode, const Digest *of, const uint8_t *line, size_t size, long long offset) {
+static PyObject *read_line(const Reading *how, const uint8_t *line, size_t size, long long offset) {
     if (size && line[size - 1] == '\r') size--;
     if (size == 0 || line[size - 1] == '\r' || size > MAX_LINE_BYTES || brackets(line, size) >= MAX_DEPTH)
         return Py_NewRef(Py_None);
-    PyObject *record = record_of(decode, line, size);
+    PyObject *record = record_of(how->decode, line, size);
     if (record == NULL) return PyErr_Occurred() ? NULL : Py_NewRef(Py_None);
     PyObject *text = PyUnicode_DecodeUTF8((const char *)line, (Py_ssize_t)size, NULL);
-    PyObject *name = text == NULL ? NULL : name_of(of, offset, line, size);
-    PyObject *read = name == NULL ? NULL : PyTuple_Pack(3, record, text, name);
+    PyObject *name = text == NULL ? NULL : name_of(how, offset, line, size);
+    PyObject *read = name == NULL || place_record(record, how->path, offset) < 0 ? NULL : PyTuple_Pack(3, record, text, name);
     Py_XDECREF(name);
     Py_XDECREF(text);
     Py_DECREF(record);
@@ -76,7 +88,7 @@ static int place_of(PyObject *item, Py_ssize_t size, Py_ssize_t *start, Py_ssize
 }
 
 /* What is read of the lines at some places: a new list. */
-static PyObject *read_lines(PyObject *block, PyObject *places, long long base, PyObject *decode, const Digest *of) {
+static PyObject *read_lines(PyObject *block, PyObject *places, long long base, const Reading *how) {
     char *data;
     Py_ssize_t size, start, end;
     if (PyBytes_AsStringAndSize(block, &data, &size) < 0) return NULL;
@@ -84,7 +96,7 @@ static PyObject *read_lines(PyObject *block, PyObject *places, long long base, P
     for (Py_ssize_t i = 0; found != NULL && i < PyList_Size(places); i++) {
         PyObject *read = NULL;
         if (place_of(PyList_GetItem(places, i), size, &start, &end) == 0)
-            read = read_line(decode, of, (uint8_t *)data + start, (size_t)(end - 1 - start), base + start);
+            read = read_line(how, (uint8_t *)data + start, (size_t)(end - 1 - start), base + start);
         if (read == NULL || PyList_Append(found, read) < 0) Py_CLEAR(found);
         Py_XDECREF(read);
     }
@@ -93,17 +105,16 @@ static PyObject *read_lines(PyObject *block, PyObject *places, long long base, P
 
 PyObject *json_lines(PyObject *module, PyObject *const *args, Py_ssize_t count) {
     (void)module;
-    if (count != 5 || !PyBytes_Check(args[0]) || !PyList_Check(args[1]))
-        return PyErr_Format(PyExc_TypeError, "json_lines takes bytes, places, an offset, a function, and a hash object");
-    long long base = PyLong_AsLongLong(args[2]);
+    if (count != 6 || !PyBytes_Check(args[0]) || !PyList_Check(args[1]))
+        return PyErr_Format(PyExc_TypeError, "json_lines takes bytes, places, path, offset, a function, and a hash object");
+    long long base = PyLong_AsLongLong(args[3]);
     if (base == -1 && PyErr_Occurred()) return NULL;
-    PyObject *type = (PyObject *)Py_TYPE(args[4]), *found = NULL;
-    Digest of = {args[4], PyObject_GetAttrString(type, "copy"), PyObject_GetAttrString(type, "update"),
-                 PyObject_GetAttrString(type, "hexdigest")};
-    if (of.copy != NULL && of.update != NULL && of.hexdigest != NULL)
-        found = read_lines(args[0], args[1], base, args[3], &of);
-    Py_XDECREF(of.copy);
-    Py_XDECREF(of.update);
-    Py_XDECREF(of.hexdigest);
+    PyObject *type = (PyObject *)Py_TYPE(args[5]), *found = NULL;
+    Reading how = {args[2], args[4], args[5], PyObject_GetAttrString(type, "copy"), PyObject_GetAttrString(type, "update"),
+                   PyObject_GetAttrString(type, "hexdigest")};
+    if (how.copy != NULL && how.update != NULL && how.hexdigest != NULL) found = read_lines(args[0], args[1], base, &how);
+    Py_XDECREF(how.copy);
+    Py_XDECREF(how.update);
+    Py_XDECREF(how.hexdigest);
     return found;
 }
