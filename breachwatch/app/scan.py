@@ -152,14 +152,13 @@ class Scan:
                 self.totals.bytes += seen.length_bytes or len(seen.data)
 
     def _told(self, portions: Iterable[Sequence[Found]]) -> Iterator[Told]:
-        add = self._book.add
+        add_all = self._book.add_all
         for portion in portions:
             matches = [match for _, made in portion for match in made]
             self.totals.matches += len(matches)
             if self.options.by_rule:
                 self._counts.update(match.rule.id for match in matches)
-            for match in matches:
-                add(match)
+            add_all(matches)
             if not self.options.with_events:
                 yield matches
                 continue

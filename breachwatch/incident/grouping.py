@@ -6,13 +6,13 @@ in place. Both find the same incidents: they grow by the same code, and a test c
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from hashlib import blake2b
 
 from msgspec.structs import replace
 
-from breachwatch.model import FieldValue, Incident, IncidentState, Match, RuleRef, Severity, Window
+from breachwatch.model import Event, FieldValue, Incident, IncidentState, Match, RuleRef, Severity, Window
 
 ENTITY_FIELDS = ("source.ip", "user.name", "host.name", "file.path")
 """What an incident says it is about."""
@@ -258,27 +258,49 @@ class IncidentBook:
         self._by_key: dict[tuple[str, str], list[_Growing]] = {}
         """Newest last."""
         self._seen: set[str] = set()
-        self._by_said: dict[Said | None, _Growing] = {}
+        self._by_said: dict[Said, _Growing] = {}
         """What joined an incident to which all its keys lead, and to no other: the same joins it, if near enough."""
 
     def add(self, match: Match) -> bool:
         """Put a match where it belongs; False if it was seen before or may not open an incident and none is there."""
-        if self._is_distinct and match.window is None:
-            return self._put(match)
-        seen = self._seen
-        if match.id in seen or not self._put(match):
-            return False
-        seen.add(match.id)
-        return True
+        return self.add_all((match,)) > 0
 
-    def _put(self, match: Match) -> bool:
-        said = _said(match)
+    def add_all(self, matches: Iterable[Match]) -> int:
+        """Put each where it belongs; how many of them were."""
+        added, seen, is_distinct = 0, self._seen, self._is_distinct
+        event: Event | None = None
+        group_by: tuple[str, ...] = ()
+        within_s = 0.0
+        for match in matches:
+            may_come_again = not is_distinct or match.window is not None
+            if may_come_again and match.id in seen:
+                continue
+            rule = match.rule
+            if match.window is not None or match.group:
+                event = said = known = None
+            elif match.event is not event or rule.group_by != group_by or rule.within_s != within_s:
+                event, group_by, within_s = match.event, rule.group_by, rule.within_s
+                said, known = self._recalled(match)
+            if known is None or not known.takes(match):
+                event = None  # the next one of it is looked up again
+                if not self._put(match, said):
+                    continue
+            if may_come_again:
+                seen.add(match.id)
+            added += 1
+        return added
+
+    def _recalled(self, match: Match) -> tuple[Said | None, _Growing | None]:
+        """What a match says but for its rule and time, and what such a one joined. It has no window and no group."""
+        rule, get = match.rule, match.event.fields.get
+        said = rule.group_by, rule.within_s, get("source.ip"), get("user.name"), get("host.name"), get("file.path")
         try:
-            known = self._by_said.get(said)
+            return said, self._by_said.get(said)
         except TypeError:  # a list or an object
-            said = known = None
-        if known is not None and known.takes(match):
-            return True
+            return None, None
+
+    def _put(self, match: Match, said: Said | None) -> bool:
+        """Put a match where it belongs; False if there is nothing that it may join or open."""
         rule, keys = match.rule, match_keys(match)
         if not keys:
             return self._put_alone(match)
@@ -332,14 +354,6 @@ class IncidentBook:
             elif known[-1] is not growing and growing not in known[-MAX_CANDIDATES:] and key in growing.keys:
                 known.append(growing)
                 self._by_said.clear()  # the key leads to more than one now
-
-
-def _said(match: Match) -> Said | None:
-    """What a match says but for its rule and time; None where that is more."""
-    if match.window is not None or match.group:
-        return None
-    rule, get = match.rule, match.event.fields.get
-    return rule.group_by, rule.within_s, get("source.ip"), get("user.name"), get("host.name"), get("file.path")
 
 
 def _is_all(said: Said) -> bool:

@@ -379,3 +379,22 @@ def test_a_book_finds_what_the_functions_of_the_hub_find(events):
             last = match.event.at_utc if match.window is None else max(match.window.last, match.event.at_utc)
             incidents[name] = open_incident(match, incident_id=name, now=last)
         assert {incident.id: incident for incident in book.incidents()} == incidents
+    whole = IncidentBook()
+    assert whole.add_all(matches) == len(seen)
+    assert whole.incidents() == book.incidents()
+
+
+_BY_USER = a_match(fields={"source.ip": "b", "user.name": "x"}, group_by=("user.name",))
+_BY_BOTH = [a_match(fields={"source.ip": "a", "user.name": "x"}), a_match(group_by=("user.name",))]
+
+
+@example([[a_match(fields={"source.ip": "a"})], [_BY_USER], _BY_BOTH, _BY_BOTH])
+@example([[a_match()], [a_match(), a_match(within_s=-1)], [a_match(), a_match(within_s=-1)]])
+@settings(max_examples=300)
+@given(_events)
+def test_matches_that_come_together_are_grouped_as_one_by_one(events):
+    matches = [replace(match, event=of_event[0].event) for of_event in events for match in of_event]
+    matches = [replace(match, id=f"{number:032x}") for number, match in enumerate(matches)]
+    one_by_one, together = IncidentBook(), IncidentBook(is_distinct=True)
+    assert sum(map(one_by_one.add, matches)) == together.add_all(matches)
+    assert together.incidents() == one_by_one.incidents()
