@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "b9ca20888e042169149bb6b1c1f81ac5eb92c85e3860e6138999e9b35eb5dbd8"
+SOURCE = "08b71288e9b396e6af5bbc2515a028032b9104dc3cdd7068eef3c8888c463be1"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

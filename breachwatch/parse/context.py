@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, tzinfo
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
-from breachwatch.model import Block, Event, FieldValue, RawLine
+from breachwatch.model import Block, Event, FieldValue, LogSource, RawLine
 from breachwatch.parse.memory import Memory
 
 
@@ -52,8 +52,9 @@ class Reader(Parser, Protocol):
         ...
 
 
-Read = tuple[dict[str, FieldValue], str, str]
-"""Fields, text and name of the event of a line, as far as the line and its place alone say."""
+Read = tuple[dict[str, FieldValue], str, str, LogSource | None]
+"""Fields, text and name of the event of a line, as far as the line and its place alone say; its log source, where it is
+known that the line says nothing of time and host."""
 
 
 class Ahead(NamedTuple):

@@ -47,7 +47,7 @@ DATASETS: Mapping[str, LogSource] = {
 LOGSOURCE_FIELDS = ("product", "category", "service")
 """Fields by which a record without `event.dataset` names its log source. Source: Sigma specification, log sources."""
 
-_WHOSE = frozenset((*TIME_FIELDS, "host", "host.name", "event", "event.dataset"))
+_TELLING = frozenset((*TIME_FIELDS, "host", "host.name", "event", "event.dataset"))
 """Records without any of these say nothing of time, host and dataset."""
 
 MAX_NAME = 128
@@ -79,24 +79,22 @@ class JsonParser:
         """How lines are read before it is their turn; None for want of compiled code."""
         if native is None or block.source == JOURNAL_SOURCE:
             return None
-        memory, host, reference_utc = self.memory, context.host, context.reference_utc
-        seed, is_silent = digest_of(host, block.generation), _WHOSE.isdisjoint
+        memory, reference_utc = self.memory, context.reference_utc
+        seed = digest_of(context.host, block.generation)
+        fixed = block.source, block.offset, _decoder.decode, seed, context.host, _TELLING, _known
 
         def read(places: Sequence[Place]) -> Sequence[Read | None]:
-            found: Sequence[Read | None]
-            found = native.json_lines(block.data, list(places), block.source, block.offset, _decoder.decode, seed)
+            found: Sequence[Read | None] = native.json_lines(block.data, list(places), *fixed)
             return found
 
         def event_of(read: Read) -> Event:
-            record, text, name = read
-            if is_silent(record):
+            record, text, name, logsource = read
+            if logsource is not None:
                 at_utc = memory.at_utc or reference_utc
-                logsource = _named(record.get("product"), record.get("category"), record.get("service"))
-                record["host.name"] = host
             else:
                 at_utc = record_time(record, context) or memory.at_utc or reference_utc
-                logsource = logsource_of(record)
                 _name_host(record, context)
+                logsource = logsource_of(record)
             memory.note(at_utc)
             return Event(id=name, at_utc=at_utc, logsource=logsource, fields=record, raw=text)
 

@@ -10,6 +10,8 @@ static int add(PyObject *module, const char *name, PyObject *type) {
 }
 
 static int fill(PyObject *module) {
+    prepare_plain();
+    if (prepare_records() < 0) return -1;
     PyObject *narrow = PyType_FromSpec(&narrow_spec);
     narrow_type = (PyTypeObject *)narrow;
     PyObject *remembered = PyType_FromSpec(&remembered_spec);

@@ -41,9 +41,11 @@ PyObject *narrowed(PyObject *narrow, const uint8_t *line, size_t size);
 PyObject *record_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* records.c */
+int prepare_records(void);
 PyObject *json_lines(PyObject *module, PyObject *const *args, Py_ssize_t count);
 
 /* plain.c */
+void prepare_plain(void);
 extern PyTypeObject *keywords_type;
 extern PyType_Spec keywords_spec;
 PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count);

@@ -129,9 +129,8 @@ static Py_ssize_t write_texts(const uint8_t *at, const uint8_t *end, PyObject *p
     return out > start ? out - start - 1 : 0; /* a NUL is between them, not behind the last */
 }
 
-static void prepare(void) {
-    if (!lows['a'])
-        for (unsigned byte = 0; byte < 256; byte++) lows[byte] = low((uint8_t)byte);
+void prepare_plain(void) {
+    for (unsigned byte = 0; byte < 256; byte++) lows[byte] = low((uint8_t)byte);
 }
 
 PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count) {
@@ -141,7 +140,6 @@ PyObject *plain_texts(PyObject *module, PyObject *const *args, Py_ssize_t count)
     char *line, here[SHORT_LINE];
     Py_ssize_t size, most = PyLong_AsSsize_t(args[2]);
     if ((most == -1 && PyErr_Occurred()) || PyBytes_AsStringAndSize(args[0], &line, &size) < 0) return NULL;
-    prepare();
     char *out = size <= SHORT_LINE ? here : PyMem_Malloc((size_t)size);
     if (out == NULL) return PyErr_NoMemory();
     const uint8_t *at = (const uint8_t *)line;
@@ -168,7 +166,6 @@ typedef struct {
 static PyObject *held(Keywords *self, const uint8_t *line, size_t size) {
     uint8_t here[SHORT_LINE];
     if (size > SHORT_LINE) return NULL;
-    prepare();
     Py_ssize_t written = write_texts(line, line + size, self->prefixes, self->most, here);
     if (written < 0) return NULL;
     unsigned long bits = 0;
