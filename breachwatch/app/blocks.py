@@ -75,23 +75,27 @@ class BlockReader:
         `look`: the candidates, where somebody looked for them already.
         """
         count, candidates = look or self._look(lines)
-        found, sampled = self.sampler.chosen(lines.block.data, candidates)
+        chosen, sampled = self.sampler.chosen(lines.block.data, candidates)
         self.lines += count
-        self.candidates += len(found)
-        self.events += count - len(found)
-        is_json, meant, feed = lines.form.escapes_json, self.detector.meant, self.detector.feed
-        for parsed in self._parsed(found, lines):
+        self.candidates += len(chosen)
+        self.events += count - len(chosen)
+        is_json, feed, feed_judged = lines.form.escapes_json, self.detector.feed, self.detector.feed_judged
+        for parsed in self._parsed(chosen, lines):
             self.events += len(parsed)
-            verdicts: list[Sequence[int] | None] = [
-                None if sampled and candidate.start in sampled
-                else meant(candidate.rules, event.logsource) if candidate.is_judged and candidate.rules is not None
-                else self._judged(candidate, event, is_json=is_json)
-                for candidate, event in parsed
-            ]  # fmt: skip
             for candidate, event in parsed if sampled else ():
                 if candidate.start in sampled:
                     self._compare(event, sampled[candidate.start], is_json=is_json)
-            yield [(event, feed(event, verdict)) for (_, event), verdict in zip(parsed, verdicts, strict=True)]
+            found: list[Found] = []
+            for candidate, event in parsed:
+                start, _, rules, is_judged, _ = candidate
+                if sampled and start in sampled:
+                    made = feed(event)
+                elif is_judged and rules is not None:
+                    made = feed_judged(event, rules)
+                else:
+                    made = feed(event, self._judged(candidate, event, is_json=is_json))
+                found.append((event, made))
+            yield found
 
     def count(self, lines: Lines, counts: Counter[int]) -> None:
         """Add to `counts` how many events satisfy which rule, by position. Lines judged already are not parsed.

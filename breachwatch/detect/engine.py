@@ -34,6 +34,7 @@ class Detector:
                 self._readers.setdefault(name, []).append(correlator)
         self._meant: dict[tuple[tuple[int, ...], LogSource], tuple[int, ...]] = {}
         self._telling: dict[int, _Telling] = {}
+        self._telling_of: dict[tuple[tuple[int, ...], LogSource], list[_Telling] | None] = {}
         self._dropped = 0
         self._changed = True
         self._snapshot = b""
@@ -70,6 +71,31 @@ class Detector:
                 found.append(Match(id=mark + name, rule=rule, event=event, event_ids=event_ids))
             if is_read:
                 self._correlate(rule.id, event, found)
+        return found
+
+    def feed_judged(self, event: Event, satisfied: tuple[int, ...]) -> list[Match]:
+        """The same, where the conditions of just these rules hold, be they for its log source or not."""
+        key = satisfied, event.logsource
+        try:
+            telling = self._telling_of[key]
+        except KeyError:
+            telling = self._telling_of_all(*key)
+        if telling is None:
+            return self.feed(event, self.meant(*key))
+        found: list[Match] = []
+        name = event.id
+        event_ids = (name,)
+        for mark, rule, emits, _ in telling:
+            if emits:
+                found.append(Match(id=mark + name, rule=rule, event=event, event_ids=event_ids))
+        return found
+
+    def _telling_of_all(self, satisfied: tuple[int, ...], logsource: LogSource) -> list[_Telling] | None:
+        """Of those of the rules that are for a log source; None if correlations read any of them."""
+        if len(self._telling_of) > 10_000:  # noqa: PLR2004  # as in `meant`
+            self._telling_of.clear()
+        told = [self._told_of(index) for index in self.meant(satisfied, logsource)]
+        found = self._telling_of[satisfied, logsource] = None if any(is_read for *_, is_read in told) else told
         return found
 
     def _told_of(self, index: int) -> _Telling:

@@ -192,7 +192,9 @@ class _Growing:
             if not _is_near(self.first, self.last, at, at, rule.within_s):
                 return False
             self.first, self.last = min(at, self.first), max(at, self.last)
-        self.absorb_rule(rule)
+        self.count += 1
+        if rule.id not in self.rules or rule.level is not self.severity:
+            self.absorb_rule(rule, 0)
         return True
 
     def _note_values(self, name: str, value: FieldValue) -> None:
