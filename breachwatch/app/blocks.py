@@ -13,7 +13,7 @@ from itertools import repeat
 
 from breachwatch.detect.engine import Detector
 from breachwatch.detect.hits import Tally
-from breachwatch.detect.plan import Candidate, Look, Scope
+from breachwatch.detect.plan import EVERY, Candidate, Look, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import Selector
 from breachwatch.model import Block, Event, LogSource, Match
@@ -83,8 +83,8 @@ class BlockReader:
         for parsed in self._parsed(chosen, lines):
             self.events += len(parsed)
             for candidate, event in parsed if sampled else ():
-                if candidate.start in sampled:
-                    self._compare(event, sampled[candidate.start], is_json=is_json)
+                if candidate[0] in sampled:
+                    self._compare(event, sampled[candidate[0]], is_json=is_json)
             found: list[Found] = []
             for candidate, event in parsed:
                 start, _, rules, is_judged, _ = candidate
@@ -160,7 +160,7 @@ class BlockReader:
             portion = found[first : first + PORTION]
             read = repeat(None) if ahead is None else ahead.read(portion)
             for candidate, one in zip(portion, read, strict=False):
-                start, end = candidate.start, candidate.end
+                start, end, _, _, _ = candidate
                 if start > skip.at:
                     skip.until(start)
                 skip.at = end
@@ -182,10 +182,11 @@ class BlockReader:
 
     def _judged(self, candidate: Candidate, event: Event, *, is_json: bool) -> Sequence[int]:
         """Those of the candidate rules that the event satisfies, of its own log source alone; EVERY: of all rules."""
-        rules, source = candidate.rules, event.logsource
+        _, _, rules, is_judged, _ = candidate
+        source = event.logsource
         # a dirty line may be of a source that lines of this form never are (JSON among syslog)
         among = self.detector.positions(source) if rules is None else self.detector.meant(rules, source)
-        if candidate.is_judged or not among:
+        if is_judged or not among:
             return among
         judge = self.selector.judge
         if is_json or rules is None:
@@ -193,7 +194,7 @@ class BlockReader:
         return judge.of_text(among, event)
 
     def _compare(self, event: Event, before: Candidate | None, *, is_json: bool) -> None:
-        if before is not None and before.rules is None:
+        if before is not None and before[2] is EVERY:
             return
         verdict = () if before is None else self._judged(before, event, is_json=is_json)
         self.sampler.compare(self.detector.matching(event), self.detector.matching(event, judged=verdict))

@@ -21,7 +21,7 @@ import msgspec
 from breachwatch.app.memory import prepare_for_many_lines
 from breachwatch.app.process import die_with_parent
 from breachwatch.app.rule_cache import PlanFiles
-from breachwatch.detect.plan import Candidate, Look, Scope
+from breachwatch.detect.plan import Look, Scope
 from breachwatch.detect.ruleset import RuleSet
 from breachwatch.detect.selector import Selector
 from breachwatch.detect.stored import restored, stored
@@ -112,7 +112,7 @@ class Looker:
             raise LookerError("its answer cannot be read") from error
         if answer.number != self._asked:
             raise LookerError("it answers another question")
-        return Look(answer.lines, [Candidate(*one) for one in answer.found])
+        return Look(answer.lines, [(*one, None) for one in answer.found])
 
     def _say(self, message: _Start | _Ask) -> None:
         until = time.monotonic() + ANSWER_S

@@ -87,8 +87,8 @@ class EventJudge:
         candidate = next(candidates)
         for event, text in zip(events, texts, strict=True):
             rules: Sequence[int] | None = ()
-            if candidate is not None and candidate.start == start:
-                rules, candidate = candidate.rules, next(candidates)
+            if candidate is not None and candidate[0] == start:
+                rules, candidate = candidate[2], next(candidates)
             found.append(judge.satisfied(meant if rules is None else rules, event) if rules != () else ())
             start += len(text)
         return found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from breachwatch.model.passes import native
 
@@ -23,6 +23,12 @@ and True.
 
 Line = tuple[int, int, Hit, Entry | None]
 """Where a line begins, where the next one does, what was found in it, and what is known of lines with this hit."""
+
+Judged = tuple[int, int, tuple[int, ...], bool, None]
+"""Where a line begins, where the next one does, and the rules that it matches; then True and None."""
+
+JUDGED: Final = 5
+"""Items of a `Judged`; a `Line` has fewer."""
 
 Tally = dict[tuple[int, ...], int]
 """How many lines match just these rules."""
@@ -48,14 +54,14 @@ class Hits(Protocol):
         weights: array[int],
         known: dict[Hit, Entry],
         tally: Tally | None = None,
-        judged: type[tuple[Any, ...]] | None = None,
+        gives_judged: bool = False,
         /,
-    ) -> tuple[list[Any], int, int]:
+    ) -> tuple[list[Line | Judged], int, int]:
         """The lines of the block that hold hits, in order, and the sum of the weights of all hits; forgets the hits.
 
         `data` holds whole lines. `weights`: by number of the pattern. `known`: may dismiss lines; how many were, comes
-        last. `tally`: lines whose rules are known may be counted there instead of being given. `judged`: these may be
-        given as (start, end, rules, True, None) of this type; all others are a `Line`.
+        last. `tally`: lines whose rules are known may be counted there instead of being given; `gives_judged`: or be
+        given as `Judged`.
 
         Raises: ValueError, for a hit outside of the block or without a weight; MemoryError.
         """
@@ -83,9 +89,9 @@ class PlainHits:
         weights: array[int],
         known: dict[Hit, Entry],
         tally: Tally | None = None,  # noqa: ARG002  # nothing is remembered where nothing is compiled
-        judged: type[tuple[Any, ...]] | None = None,  # noqa: ARG002
+        gives_judged: bool = False,  # noqa: ARG002
         /,
-    ) -> tuple[list[Line], int, int]:
+    ) -> tuple[list[Line | Judged], int, int]:
         """The lines of the block that hold hits; see `Hits`. No line is dismissed or counted here."""
         found, self.found = sorted(self.found), []
         if found and not (found[0][0] > 0 and found[-1][0] <= len(data)):
@@ -109,7 +115,8 @@ class PlainHits:
                 numbers.add(number)
         if numbers:
             lines.append((start, end, _hit(numbers)))
-        return [(start, end, hit, known.get(hit)) for start, end, hit in lines], work, 0
+        told: list[Line | Judged] = [(start, end, hit, known.get(hit)) for start, end, hit in lines]
+        return told, work, 0
 
 
 def _hit(numbers: set[int]) -> Hit:

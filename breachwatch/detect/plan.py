@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from breachwatch.detect.foreign import foreign_lines
 from breachwatch.detect.guard import Guards
-from breachwatch.detect.hits import WEIGHT, Entry, Hit, Line, Tally, new_hits
+from breachwatch.detect.hits import JUDGED, WEIGHT, Entry, Hit, Judged, Line, Tally, new_hits
 from breachwatch.detect.prefilter import Scanner, scanner
 from breachwatch.detect.rule import Condition, Rule, applies
 from breachwatch.detect.witness import Cost, Extractor, Pattern, Witness, literal, prior
@@ -52,19 +52,12 @@ EVERY: tuple[int, ...] | None = None
 """Stands for all rules of a plan: the line is not what it seems."""
 
 
-class Candidate(NamedTuple):
-    """A line that may match, by its place in the data."""
+Candidate = tuple[int, int, "tuple[int, ...] | None", bool, "Hit | None"]
+"""A line that may match: where it begins, and where the next one does; positions of the rules that it may match, or
+EVERY; whether the conditions of these hold; the patterns that are in it, all of them, or None if these are not known.
 
-    start: int
-    end: int
-    """Behind its line feed."""
-    rules: tuple[int, ...] | None
-    """Positions of the rules it may match; EVERY: any rule of the plan."""
-    is_judged: bool = False
-    """The conditions of these rules hold."""
-    hit: Hit | None = None
-    """Patterns of the plan that are in the line, all of them; None: not known."""
-
+No class of its own: there may be one for every line.
+"""
 
 Judging = Callable[[tuple[int, ...], "Hit", bytes, "Plan"], tuple[int, ...] | None]
 """Those of the rules that a line, without its line feed, satisfies, by what this plan found in it; None: not known."""
@@ -166,16 +159,14 @@ class Plan:
         count, flags = survey(data)
         self._scan(data, flags)
         can_tally = looked_at is None and not self.open
-        judged = Candidate if looked_at is None and not self.open else None
-        lines, work, dismissed = self._found.lines(
-            data, self._weights, self._sets, tally if can_tally else None, judged
-        )
+        told = tally if can_tally else None
+        lines, work, dismissed = self._found.lines(data, self._weights, self._sets, told, can_tally)
         self.work += work
         self.scanned_bytes += len(data)
         found: list[Candidate] = []
         known, entry_of = self._sets.get, self._entry
         for line in self._with_others(data, lines) if self.open else lines:
-            if type(line) is Candidate:
+            if len(line) == JUDGED:
                 found.append(line)
                 continue
             start, end, hit, entry = line
@@ -185,7 +176,7 @@ class Plan:
             if narrow is True:
                 if looked_at is not None:
                     looked_at.update(entry_of(hit)[0] or ())
-                found.append(Candidate(start, end, rules, True))
+                found.append((start, end, rules, True, None))
                 continue
             if narrow is not None and type(narrow) not in REMEMBERING:
                 rules = narrow(data[start:end])
@@ -196,9 +187,9 @@ class Plan:
                 looked_at.update(self.rules if rules is None else rules)
             verdict = None if judge is None or rules is None else judge(rules, hit, data[start : end - 1], self)
             if verdict is None:
-                found.append(Candidate(start, end, rules, False, hit))
+                found.append((start, end, rules, False, hit))
             elif verdict:
-                found.append(Candidate(start, end, verdict, True))
+                found.append((start, end, verdict, True, None))
                 if type(narrow) is _Unasked:
                     narrow.matched += 1
         self._dismissed += dismissed
@@ -285,7 +276,7 @@ class Plan:
             self._last_known = hit, (there, self._literals - there)
         return self._last_known[1]
 
-    def _with_others(self, data: bytes, lines: list[Line]) -> Iterator[Line]:
+    def _with_others(self, data: bytes, lines: list[Line | Judged]) -> Iterator[Line | Judged]:
         """The same, and all other lines, for the open rules.
 
         Among these are lines that were dismissed for every rule, open ones too: looked at in vain, and never wrongly.

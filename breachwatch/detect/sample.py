@@ -43,13 +43,13 @@ class Sampler:
         lines: list[Candidate] = []
         while stop < len(data) and len(lines) < LINES:
             end = data.find(b"\n", stop) + 1 or len(data)
-            lines.append(Candidate(stop, end, EVERY))
+            lines.append((stop, end, EVERY, False, None))
             stop = end
-        inside = {one.start: one for one in candidates if start <= one.start < stop}
-        before = [one for one in candidates if one.start < start]
-        after = [one for one in candidates if one.start >= stop]
+        inside = {one[0]: one for one in candidates if start <= one[0] < stop}
+        before = [one for one in candidates if one[0] < start]
+        after = [one for one in candidates if one[0] >= stop]
         self.lines += len(lines)
-        return [*before, *lines, *after], {line.start: inside.get(line.start) for line in lines}
+        return [*before, *lines, *after], {line[0]: inside.get(line[0]) for line in lines}
 
     def takes_event(self) -> bool:
         """True for an event now and then, of those that come one by one: the reference judges it too."""

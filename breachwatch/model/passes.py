@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "08b71288e9b396e6af5bbc2515a028032b9104dc3cdd7068eef3c8888c463be1"
+SOURCE = "4a6135c309c78bd7aee1a6cf37951e51d1e08dd101c3f35ca2960f340ca3dbcd"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -139,7 +139,7 @@ class RandomCosts(Selector):
 
     def look(self, form: RawForm, scope: Scope, data: bytes, tally: Tally | None = None) -> Look:
         found = super().look(form, scope, data, tally)
-        self.judged += sum(candidate.is_judged for candidate in found.candidates) + sum((tally or {}).values())
+        self.judged += sum(is_judged for _, _, _, is_judged, _ in found.candidates) + sum((tally or {}).values())
         return found
 
 

@@ -217,7 +217,7 @@ def test_lines_of_any_combination_are_learnt_from_within_bounded_memory(monkeypa
             text = " ".join(word for place, word in enumerate(words) if mask >> place & 1)
             line = json.dumps({"F": f"{text} {'y' * 2_000} {repeat}", "G": "zz"}).encode() + b"\n"
             (found,) = looked.look(line).candidates
-            assert len(found.rules or ()) == mask.bit_count()
+            assert len(found[2] or ()) == mask.bit_count()
             most = max(most, looked.kept_bytes)
     assert 50_000 < most < 100_000 + plan.MAX_SEEN_BYTES
     assert looked.kept_bytes == 0, "what was learnt from is forgotten"

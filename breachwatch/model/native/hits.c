@@ -180,28 +180,29 @@ static int is_told(PyObject *tally, PyObject *entry) {
     return failed ? -1 : 1;
 }
 
-/* A tuple, or what is one, of four or five items, whose references it takes over; NULL: error. */
-static PyObject *row(PyTypeObject *type, PyObject *first, PyObject *second, PyObject *third, PyObject *fourth,
-                     PyObject *fifth) {
-    PyObject *items[] = {first, second, third, fourth, fifth};
-    Py_ssize_t count = fifth == NULL ? 4 : 5;
-    PyObject *made = first == NULL || second == NULL ? NULL : ((allocfunc)PyType_GetSlot(type, Py_tp_alloc))(type, count);
-    for (Py_ssize_t i = 0; i < count; i++) {
-        if (made == NULL)
-            Py_XDECREF(items[i]);
-        else if (PyTuple_SetItem(made, i, items[i]) < 0)
-            Py_CLEAR(made);
-    }
-    return made;
-}
-
-/* (start, end, hit, entry); where the rules of the line are known and a type is given, one of these: (start, end, rules,
-   True, None). Takes over hit and entry. */
-static PyObject *new_line(size_t start, size_t end, PyObject *hit, PyObject *entry, PyTypeObject *judged) {
+/* (start, end, hit, entry); of a line whose rules are known, where these are asked for: (start, end, rules, True, None).
+   Takes over hit and entry. */
+static PyObject *new_line(size_t start, size_t end, PyObject *hit, PyObject *entry, int gives_judged) {
+    int is_judged = gives_judged && entry != Py_None && PyTuple_GetItem(entry, 1) == Py_True;
     PyObject *first = PyLong_FromSize_t(start), *second = PyLong_FromSize_t(end);
-    if (judged == NULL || entry == Py_None || PyTuple_GetItem(entry, 1) != Py_True)
-        return row(&PyTuple_Type, first, second, hit, entry, NULL);
-    PyObject *line = row(judged, first, second, Py_NewRef(PyTuple_GetItem(entry, 0)), Py_NewRef(Py_True), Py_NewRef(Py_None));
+    PyObject *line = first == NULL || second == NULL ? NULL : PyTuple_New(is_judged ? 5 : 4);
+    if (line == NULL) {
+        Py_XDECREF(first);
+        Py_XDECREF(second);
+        Py_DECREF(hit);
+        Py_DECREF(entry);
+        return NULL;
+    }
+    PyTuple_SetItem(line, 0, first);
+    PyTuple_SetItem(line, 1, second);
+    if (!is_judged) {
+        PyTuple_SetItem(line, 2, hit);
+        PyTuple_SetItem(line, 3, entry);
+        return line;
+    }
+    PyTuple_SetItem(line, 2, Py_NewRef(PyTuple_GetItem(entry, 0)));
+    PyTuple_SetItem(line, 3, Py_NewRef(Py_True));
+    PyTuple_SetItem(line, 4, Py_NewRef(Py_None));
     Py_DECREF(hit);
     Py_DECREF(entry);
     return line;
@@ -209,7 +210,7 @@ static PyObject *new_line(size_t start, size_t end, PyObject *hit, PyObject *ent
 
 /* Appends each line that holds a hit and may match, unless it is counted; the number of those that do not match, or -1. */
 static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const uint8_t *data, size_t size,
-                               PyObject *known, PyObject *tally, PyTypeObject *judged) {
+                               PyObject *known, PyObject *tally, int gives_judged) {
     const uint64_t *found = self->found;
     Py_ssize_t dismissed = 0;
     size_t i = 0, end = 0;
@@ -237,7 +238,7 @@ static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const 
             if (told < 0) return -1;
             continue;
         }
-        PyObject *line = new_line(start, end, hit, entry, judged);
+        PyObject *line = new_line(start, end, hit, entry, gives_judged);
         if (line == NULL) return -1;
         int failed = PyList_Append(lines, line);
         Py_DECREF(line);
@@ -249,11 +250,9 @@ static Py_ssize_t append_lines(Hits *self, size_t count, PyObject *lines, const 
 static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t count) {
     Hits *self = (Hits *)object;
     PyObject *tally = count >= 4 && args[3] != Py_None ? args[3] : NULL;
-    PyObject *judged = count == 5 && args[4] != Py_None ? args[4] : NULL;
+    int gives_judged = count == 5 && PyObject_IsTrue(args[4]) == 1;
     if (count < 3 || count > 5 || !PyDict_Check(args[2]) || (tally != NULL && !PyDict_Check(tally)))
-        return PyErr_Format(PyExc_TypeError, "lines takes data, weights, a dict, another one or None, and a type or None");
-    if (judged != NULL && (!PyType_Check(judged) || !PyType_IsSubtype((PyTypeObject *)judged, &PyTuple_Type)))
-        return PyErr_Format(PyExc_TypeError, "lines of which all is known are tuples");
+        return PyErr_Format(PyExc_TypeError, "lines takes data, weights, a dict, another one or None, and a bool");
     size_t found = self->size;
     self->size = 0;
     if (self->is_full) {
@@ -283,7 +282,7 @@ static PyObject *hits_lines(PyObject *object, PyObject *const *args, Py_ssize_t 
         PyErr_SetString(PyExc_ValueError, "a hit lies outside the block, or has a number without a weight");
     else if ((lines = PyList_New(0)) != NULL &&
              (dismissed = append_lines(self, found, lines, data.buf, (size_t)data.len, args[2], tally,
-                                       (PyTypeObject *)judged)) >= 0)
+                                       gives_judged)) >= 0)
         result = Py_BuildValue("(OKn)", lines, (unsigned long long)work, dismissed);
     Py_XDECREF(lines);
     PyBuffer_Release(&weights);
