@@ -40,3 +40,32 @@ def test_rules_picked_by_a_plan_are_told_only_where_their_log_source_fits(produc
     assert len(detector.feed(event)) == found
     assert len(detector.feed(event, detector.meant((0,), event.logsource))) == found
     assert detector.feed(event, detector.meant((), event.logsource)) == []
+
+
+READ = """title: {title}
+id: 50713921-0000-4000-8000-0000000000{number}
+logsource: {{product: {product}}}
+detection: {{s: {{action: told}}, condition: s}}
+"""
+WINDOW = """title: Three
+id: 50713921-0000-4000-8000-000000000099
+correlation: {type: event_count, rules: [50713921-0000-4000-8000-000000000002], timespan: 1h, condition: {gte: 3}}
+"""
+
+
+@pytest.mark.parametrize("any_logsource", [True, False])
+@pytest.mark.parametrize("more", [(), (WINDOW,)])
+def test_judged_events_are_fed_as_others_are(any_logsource, more):
+    texts = [READ.format(title=f"t{number}", number=f"{number:02}", product=product)
+             for number, product in enumerate(["linux", "mac", "linux", "linux"])]  # fmt: skip
+    rules = loaded(*texts, *more)
+    one, other = (Detector(rules, any_logsource=any_logsource) for _ in range(2))
+    told = 0
+    for number in range(12):
+        event = an_event(("linux", "mac", "other")[number % 3])
+        satisfied = ((0, 1, 2), (1,), (2, 3), ())[number % 4]
+        found = one.feed_judged(event, satisfied)
+        assert found == other.feed(event, other.meant(satisfied, event.logsource))
+        told += len(found)
+    assert told >= 4
+    assert one.snapshot() == other.snapshot()
