@@ -34,7 +34,7 @@ class Detector:
                 self._readers.setdefault(name, []).append(correlator)
         self._meant: dict[tuple[tuple[int, ...], LogSource], tuple[int, ...]] = {}
         self._telling: dict[int, _Telling] = {}
-        self._telling_of: dict[tuple[tuple[int, ...], LogSource], list[_Telling] | None] = {}
+        self._telling_of: dict[tuple[tuple[int, ...], LogSource], list[tuple[str, RuleRef]] | None] = {}
         self._dropped = 0
         self._changed = True
         self._snapshot = b""
@@ -85,17 +85,18 @@ class Detector:
         found: list[Match] = []
         name = event.id
         event_ids = (name,)
-        for mark, rule, emits, _ in telling:
-            if emits:
-                found.append(Match(id=mark + name, rule=rule, event=event, event_ids=event_ids))
+        for mark, rule in telling:
+            match = Match(id=mark + name, rule=rule, event=event, event_ids=event_ids)
+            found.append(match)
         return found
 
-    def _telling_of_all(self, satisfied: tuple[int, ...], logsource: LogSource) -> list[_Telling] | None:
-        """Of those of the rules that are for a log source; None if correlations read any of them."""
+    def _telling_of_all(self, satisfied: tuple[int, ...], logsource: LogSource) -> list[tuple[str, RuleRef]] | None:
+        """Of those of the rules that are for a log source; None if there is more to any of them than matches."""
         if len(self._telling_of) > 10_000:  # noqa: PLR2004  # as in `meant`
             self._telling_of.clear()
         told = [self._told_of(index) for index in self.meant(satisfied, logsource)]
-        found = self._telling_of[satisfied, logsource] = None if any(is_read for *_, is_read in told) else told
+        is_all = all(emits and not is_read for _, _, emits, is_read in told)
+        found = self._telling_of[satisfied, logsource] = [one[:2] for one in told] if is_all else None
         return found
 
     def _told_of(self, index: int) -> _Telling:

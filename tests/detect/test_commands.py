@@ -16,6 +16,7 @@ from breachwatch.app.rule_cache import load_cached
 from breachwatch.app.rule_reach import rules_without_source
 from breachwatch.config.sections import LogSection, RulesSection, WatchSection
 from breachwatch.config.settings import Settings
+from breachwatch.detect.load import load_rules
 from breachwatch.detect.ruleset import RuleText
 from tests.conftest import ROOT
 from tests.detect.sigma import loaded, rule_text
@@ -256,6 +257,19 @@ def test_a_cache_of_other_rules_is_not_believed(tmp_path):
     assert len(load_cached(TEXTS, tmp_path).rules) == 1
     file.write_bytes(b"\x95")
     assert len(load_cached(TEXTS, tmp_path).rules) == 1
+
+
+def test_rules_are_known_by_their_key_whether_parsed_or_held(tmp_path):
+    other = [RuleText("x.yml", rule_text("s:\n  f|expand: '%x%'\ncondition: s"))]
+    keys = [
+        load_cached(texts, tmp_path, {"x": (value,)}).key
+        for _ in range(2)
+        for texts in (TEXTS, other)
+        for value in "ab"
+    ]
+    assert keys[:4] == keys[4:]
+    assert len(set(keys)) == 4
+    assert load_rules(TEXTS).key == ""
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
