@@ -86,7 +86,7 @@ def _explained_windows(rules: RuleSet, ref: RuleRef, events: Iterable[Event]) ->
             correlations=tuple(replace(one, emits=True) for one in rules.correlations),
         )
     )
-    correlator = detector.correlator(ref.id)
+    correlator = detector.correlators[ref.id]
     for event in events:
         found = detector.feed(event)
         fired = any(match.rule.id == ref.id for match in found)

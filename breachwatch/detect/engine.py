@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import blake2b
 
 import msgspec
@@ -27,9 +27,10 @@ class Detector:
         self.rules = rules
         self.any_logsource = any_logsource
         self._positions: dict[LogSource, tuple[int, ...]] = {}
-        self._correlators = {item.ref.id: Correlator(item) for item in rules.correlations}
+        self.correlators: Mapping[str, Correlator] = {item.ref.id: Correlator(item) for item in rules.correlations}
+        """The windows of each correlation, by its id."""
         self._readers: dict[str, list[Correlator]] = {}
-        for correlator in self._correlators.values():
+        for correlator in self.correlators.values():
             for name in correlator.definition.rules:
                 self._readers.setdefault(name, []).append(correlator)
         self._meant: dict[tuple[tuple[int, ...], LogSource], tuple[int, ...]] = {}
@@ -42,16 +43,12 @@ class Detector:
     @property
     def evictions(self) -> int:
         """Events that left a window before their time because memory is bounded."""
-        return self._dropped + sum(correlator.evictions for correlator in self._correlators.values())
+        return self._dropped + sum(correlator.evictions for correlator in self.correlators.values())
 
     @property
     def late(self) -> int:
         """Events that came later than windows are kept for."""
-        return sum(correlator.late for correlator in self._correlators.values())
-
-    def correlator(self, rule_id: str) -> Correlator:
-        """The windows of a correlation. Raises: KeyError."""
-        return self._correlators[rule_id]
+        return sum(correlator.late for correlator in self.correlators.values())
 
     def feed(self, event: Event, satisfied: Sequence[int] | None = None) -> list[Match]:
         """What this event makes match: rules first, then correlations in the order of their references.
@@ -158,7 +155,7 @@ class Detector:
     def snapshot(self) -> bytes:
         """All windows, to be stored with the offsets they came from. Equal bytes: nothing changed."""
         if self._changed:
-            state = {name: correlator.save() for name, correlator in self._correlators.items()}
+            state = {name: correlator.save() for name, correlator in self.correlators.items()}
             self._snapshot = msgspec.msgpack.encode(state)
             self._changed = False
         return self._snapshot
@@ -171,7 +168,7 @@ class Detector:
             self._dropped += 1
             return
         for name, part in state.items():
-            correlator = self._correlators.get(name)
+            correlator = self.correlators.get(name)
             if correlator is None or not correlator.load(part):
                 self._dropped += sum(len(group.events) for _, group in part.groups)
         self._changed = True

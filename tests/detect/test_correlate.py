@@ -141,7 +141,7 @@ def test_memory_over_all_groups_is_bounded_and_the_loss_counted(monkeypatch, kin
     monkeypatch.setattr(correlate, "MAX_GROUP_EVENTS", 4)
     condition = "  condition:\n    field: v\n    gte: 100\n" if kind == "value_sum" else "  condition:\n    gte: 50\n"
     detector = Detector(rules_for(kind, condition))
-    monkeypatch.setattr(detector.correlator("c0220000-0000-4000-8000-000000000000"), "_most", 4)
+    monkeypatch.setattr(detector.correlators["c0220000-0000-4000-8000-000000000000"], "_most", 4)
     fired_groups(detector, made([(second, "a", f"src{second % groups}", 1) for second in range(40)]))
     assert held_by(detector) <= 10
     assert detector.evictions == 40 - held_by(detector)
