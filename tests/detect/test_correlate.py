@@ -130,7 +130,7 @@ def test_an_event_that_two_rules_match_counts_for_both_in_time_and_once_in_count
 
 def held_by(detector: Detector) -> int:
     """Events that a detector's only correlation keeps."""
-    (correlator,) = detector._correlators.values()
+    (correlator,) = detector.correlators.values()
     return sum(len(group.events) for _, group in correlator.save().groups)
 
 
