@@ -45,6 +45,8 @@ MAX_SEEN_BYTES = 4_096
 MAX_KEPT_BYTES = 4 << 20
 """Of all the lines that are kept for that: whoever writes the lines may make any number of combinations."""
 
+KEYWORDS: Any = None if native is None else native.Keywords
+
 REMEMBERING: frozenset[Any] = frozenset() if native is None else frozenset((native.Remembered, native.Keywords))
 """Types of what may know the rules that a line matches; collecting the hits asks them."""
 
@@ -260,9 +262,13 @@ class Plan:
         return rules
 
     def remember(self, hit: Hit, rules: tuple[int, ...], remembered: Any) -> None:
-        """From now on, ask what is remembered of lines with these hits, if nothing else dismisses any of the rules."""
+        """From now on, ask what is remembered of lines with these hits, if nothing else dismisses any of the rules.
+
+        Words decide about all of the rules: where they are remembered, nothing else has to dismiss any.
+        """
         before, narrow = self._sets.get(hit, (None, None))
-        if before == rules and (narrow is None or type(narrow) in REMEMBERING):
+        is_free = narrow is None or type(narrow) in REMEMBERING
+        if before == rules and (is_free or (type(narrow) is not _Unasked and type(remembered) is KEYWORDS)):
             self._sets[hit] = rules, remembered
 
     def simplified(self, index: int, hit: Hit) -> Condition:
