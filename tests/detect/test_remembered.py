@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 
 from breachwatch.detect.hits import WEIGHT
+from breachwatch.detect.plan import Plan, Scope, _Unasked
 from breachwatch.detect.predicate import plain_texts
-from breachwatch.detect.rule import OWN_PREFIXES
+from breachwatch.detect.rule import OWN_PREFIXES, Keyword, Rule, Text
+from breachwatch.detect.values import ANY
+from breachwatch.model import LogSource, RuleRef
 from breachwatch.model.passes import native
+from breachwatch.parse.rawform import FORMS
 from breachwatch.parse.web import plain_parts
 
 pytestmark = pytest.mark.skipif(native is None, reason="nobody compiled native/")
@@ -145,3 +149,23 @@ def test_keywords_takes_nothing_else(given):
         native.Keywords((), 1, (b"a",), {}).held("a")
     with pytest.raises(TypeError):
         native.Keywords((), 1, (b"a",), table={})
+
+
+def test_words_that_decide_are_asked_instead_of_what_dismisses_some_rules():
+    wanted = Rule(
+        ref=RuleRef(id="r", title="t"),
+        logsource=LogSource(),
+        condition=Keyword(Text((ANY, "evil", ANY)), "evil"),
+        source="t",
+    )
+    plan = Plan([wanted] * 3, FORMS["json"], Scope(any_logsource=True), backend="ahocorasick_rs")
+    keywords, parts = native.Keywords(("log.",), 99, (b"evil",), {}), native.Remembered(QUERY, {})
+    asks, waits = (lambda _line: (1, 2)), _Unasked(plan, 7, (1, 2), 9)
+    for before, rules, remembered, is_asked in (
+        (None, (1, 2), keywords, True), (None, (1, 2), parts, True), (parts, (1, 2), keywords, True),
+        (asks, (1, 2), keywords, True), (asks, (1, 2), parts, False), (waits, (1, 2), keywords, False),
+        (asks, (1,), keywords, False), (None, (1,), keywords, False),
+    ):  # fmt: skip
+        plan._sets[7] = (1, 2), before
+        plan.remember(7, rules, remembered)
+        assert plan._sets[7] == ((1, 2), remembered if is_asked else before)
