@@ -24,7 +24,7 @@ from breachwatch.app.crew import Crew
 from breachwatch.app.integrity import open_integrity
 from breachwatch.app.looker import Looker
 from breachwatch.app.memory import give_back, prepare_for_many_lines
-from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat, daemon_signal, heartbeat_signal
+from breachwatch.app.pipeline import Pipeline, Seen, SourceFormat, daemon_signal, heartbeat_signal, match_signals
 from breachwatch.app.process import Asked
 from breachwatch.app.rule_cache import PlanFiles
 from breachwatch.app.rules import rules_in
@@ -223,7 +223,7 @@ class Agent:
         matched only that moves on, and it is stored once a second: a crash reads those lines again, to the same end.
         """
         seen = self._look()
-        self._signals.extend(self._pipeline.late_signals())
+        self._signals.extend(match_signals(self._pipeline.late_matches(), self._pipeline.host))
         self._beat()
         self._release()
         self._tell_differences()

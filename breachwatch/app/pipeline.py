@@ -19,7 +19,7 @@ from breachwatch.detect.eventscan import EventJudge
 from breachwatch.detect.plan import Look, Scope
 from breachwatch.detect.sample import Sampler
 from breachwatch.detect.selector import PlanStore, Selector
-from breachwatch.model import Block, Event, FileChange, Gap, LogSource, Match, RawLine, Signal, SignalKind
+from breachwatch.model import Block, Event, FileChange, Gap, LogSource, RawLine, Signal, SignalKind
 from breachwatch.model.rawform import RawForm
 from breachwatch.parse import (
     Assembler,
@@ -264,17 +264,7 @@ class Pipeline:
         """What the hub has to hear of one thing seen; `look` as for `matches`."""
         if isinstance(seen, Gap):
             yield gap_signal(seen, self.host)
-        for _event, matches in self.matches(seen, how, look):
-            yield from self._told(matches)
-
-    def late_signals(self) -> Iterator[Signal]:
-        """What the hub has to hear of events that are whole by now."""
-        for _event, matches in self.late_matches():
-            yield from self._told(matches)
-
-    def _told(self, matches: Iterable[Match]) -> Iterator[Signal]:
-        for match in matches:
-            yield Signal(id=match.id, kind=SignalKind.MATCH, at_utc=match.event.at_utc, host=self.host, match=match)
+        yield from match_signals(self.matches(seen, how, look), self.host)
 
     # -- across a restart -----------------------------------------------------------------------------------------
 
@@ -306,6 +296,13 @@ def _placed(events: Sequence[Event], how: SourceFormat) -> Sequence[Event]:
 def _origin(line: RawLine) -> str:
     """One memory per file, and per sender whatever port it uses: nobody continues another's `message repeated`."""
     return f"{line.source}\0{line.peer.rpartition(':')[0]}" if line.peer else line.source
+
+
+def match_signals(found: Iterable[Found], host: str) -> Iterator[Signal]:
+    """Matches on their way to the hub."""
+    for _, matches in found:
+        for match in matches:
+            yield Signal(id=match.id, kind=SignalKind.MATCH, at_utc=match.event.at_utc, host=host, match=match)
 
 
 def gap_signal(gap: Gap, host: str) -> Signal:
