@@ -11,7 +11,7 @@ from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
-SOURCE = "4a6135c309c78bd7aee1a6cf37951e51d1e08dd101c3f35ca2960f340ca3dbcd"
+SOURCE = "a9cb157c9e10e43f05cb89ce62eb77bdd7041652d17f2df0c2ebdd64cba22714"
 """Digest of what `native/` holds (`digest_of` in hatch_build.py). A test keeps it."""
 
 native: Any = None

@@ -338,8 +338,6 @@ _usual_match = st.builds(
 _events = st.lists(st.lists(_usual_match, min_size=1, max_size=4), max_size=12)
 
 
-@example([[a_match("m1", within_s=-1), a_match("m2", within_s=-1)]])
-@example([[a_match("m1", group={"source.ip": "a"}, window_s=5), a_match("m2", rule="r2")]])
 def _alike(*fields: Mapping[str, FieldValue], group_by: tuple[str, ...] = ("source.ip",)) -> list[list[Match]]:
     return [
         [a_match(f"m{number}", fields={"source.ip": "a", **more}, group_by=group_by)]
@@ -351,6 +349,8 @@ def _near(*after_s: float) -> list[list[Match]]:
     return [[a_match(f"m{number}", after_s=after, within_s=60)] for number, after in enumerate(after_s)]
 
 
+@example([[a_match("m1", within_s=-1), a_match("m2", within_s=-1)]])
+@example([[a_match("m1", group={"source.ip": "a"}, window_s=5), a_match("m2", rule="r2")]])
 @example([[a_match("m1")], [a_match("m2", window_s=600)], [a_match("m3", group={"source.ip": "b"})]])
 @example(_near(1_000, 930, 965))
 @example(_near(930, 1_000, 965))

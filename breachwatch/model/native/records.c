@@ -76,7 +76,7 @@ static PyObject *source_of(PyObject *record, PyObject *sources) {
     }
     if (key != NULL) found = PyDict_GetItemWithError(sources, key);
     Py_XDECREF(key);
-    if (found == NULL && PyErr_ExceptionMatches(PyExc_TypeError)) PyErr_Clear(); /* a list names nothing */
+    if (found == NULL && PyErr_Occurred() && PyErr_ExceptionMatches(PyExc_TypeError)) PyErr_Clear(); /* a list names nothing */
     return found;
 }
 
